@@ -1,0 +1,1 @@
+"""MaxSup and its peers: drop-in replacements for label smoothing in PyTorch."""

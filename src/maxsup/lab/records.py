@@ -1,0 +1,192 @@
+"""The records of runs and comparisons: what each file holds, and how it is written and read.
+
+A run's folder::
+
+    run.json             what runs: recipe, method, seed, commit, versions, hardware
+    metrics.jsonl        one line an epoch
+    result.json          the end: status, measures per split, times; its presence means that the run is over
+    outputs.safetensors  features, logits and labels of the validation and test split
+    model.safetensors    the selected weights
+    error.txt            the traceback of the last failed attempt
+    checkpoint/          state after the last finished epoch, while the run is unfinished
+
+A comparison's folder has ``comparison.json`` and ``runs/<method>/seed-<seed>/``. Every file is written under a
+temporary name and renamed, so that what has its final name is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+SCHEMA_VERSION = 1
+
+Status = Literal["finished", "diverged", "failed", "unfinished", "missing"]
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+class RecordError(ValueError):
+    """A record is unreadable, of another schema, or contradicts what it is asked to continue."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it to `path` on success and removes it on any error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes private files; a result is as readable as any file that the user makes.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` (UTF-8) to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Json) -> None:
+    """Writes `content` as JSON with the schema version, whole or not at all."""
+    write_text(path, json.dumps({"schema_version": SCHEMA_VERSION, **content}, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Json:
+    """Reads what `write_json` wrote.
+
+    Raises:
+        RecordError: if the file is no JSON object or of another schema version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: not a readable JSON record ({error})") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise RecordError(f"{path}: schema version {version!r}; this maxsup reads version {SCHEMA_VERSION}")
+    return dict(content)
+
+
+def write_json_lines(path: Path, rows: list[Json]) -> None:
+    """Writes one JSON object a line, whole or not at all."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_json_lines(path: Path) -> list[Json]:
+    """Reads what `write_json_lines` wrote.
+
+    Raises:
+        RecordError: if a line is no JSON; it names the file and the line.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise RecordError(f"{path}: line {number} is not JSON ({error})") from error
+    return rows
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Lists the fields in which two JSON values differ, as ``name: old -> new``.
+
+    >>> differences({"epochs": 5, "model": {"width": 8}}, {"epochs": 9, "model": {"width": 8}})
+    ['epochs: 5 -> 9']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted(old.keys() | new.keys())
+            for line in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if old == new else [f"{name}: {json.dumps(old)} -> {json.dumps(new)}"]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as its folder tells it; `problem` says what is wrong where something is."""
+
+    path: Path
+    method: str
+    seed: int
+    status: Status
+    info: Json = field(default_factory=dict)
+    epochs: list[Json] = field(default_factory=list)
+    result: Json = field(default_factory=dict)
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison as its folder tells it; `runs` in the order methods × seeds, missing ones included."""
+
+    path: Path
+    recipe: Json
+    methods: list[str]
+    seeds: list[int]
+    runs: list[RunRecord]
+
+    def of_method(self, method: str) -> list[RunRecord]:
+        """The runs of one method, in the order of the seeds."""
+        return [run for run in self.runs if run.method == method]
+
+
+def run_directory(directory: Path, method: str, seed: int) -> Path:
+    """Where a comparison keeps one run."""
+    return directory / "runs" / method / f"seed-{seed}"
+
+
+def _optional(path: Path, read: Callable[[Path], T], default: T) -> T:
+    return read(path) if path.exists() else default
+
+
+def read_run(path: Path, method: str = "", seed: int = -1) -> RunRecord:
+    """Reads a run's folder; a damaged record becomes a run with a `problem`, never an exception."""
+    if not (path / "run.json").exists():
+        error = _optional(path / "error.txt", lambda p: p.read_text(encoding="utf-8"), "")
+        return RunRecord(path, method, seed, "failed" if error else "missing", problem=error or None)
+    try:
+        info = read_json(path / "run.json")
+        method, seed = info["method"], info["seed"]
+        epochs = _optional(path / "metrics.jsonl", read_json_lines, [])
+        result = _optional(path / "result.json", read_json, {})
+    except (RecordError, KeyError, OSError) as error:
+        return RunRecord(path, method, seed, "failed", problem=f"{type(error).__name__}: {error}")
+    if result:
+        return RunRecord(path, method, seed, result["status"], info, epochs, result)
+    error = _optional(path / "error.txt", lambda p: p.read_text(encoding="utf-8"), "")
+    return RunRecord(path, method, seed, "failed" if error else "unfinished", info, epochs, problem=error or None)
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Reads a comparison's folder.
+
+    Raises:
+        RecordError: if `path` holds no readable ``comparison.json``.
+    """
+    file = path / "comparison.json"
+    if not file.is_file():
+        raise RecordError(f"{path}: no comparison here (comparison.json is missing)")
+    content = read_json(file)
+    runs = [
+        read_run(run_directory(path, method, seed), method, seed)
+        for method in content["methods"]
+        for seed in content["seeds"]
+    ]
+    return Comparison(path, content["recipe"], content["methods"], content["seeds"], runs)
