@@ -8,7 +8,7 @@ A run's folder::
     outputs.safetensors  features, logits and labels of the validation and test split
     model.safetensors    the selected weights
     error.txt            the traceback of the last failed attempt
-    checkpoint/          state after the last finished epoch, while the run is unfinished
+    checkpoint.pt        state after the last finished epoch, while the run is unfinished
 
 A comparison's folder has ``comparison.json`` and ``runs/<method>/seed-<seed>/``. Every file is written under a
 temporary name and renamed, so that what has its final name is whole.
@@ -17,30 +17,39 @@ temporary name and renamed, so that what has its final name is whole.
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, SupportsFloat
 
 SCHEMA_VERSION = 1
 
 Status = Literal["finished", "diverged", "failed", "unfinished", "missing"]
 Json = dict[str, Any]
-T = TypeVar("T")
 
 
 class RecordError(ValueError):
     """A record is unreadable, of another schema, or contradicts what it is asked to continue."""
 
 
+_TEMPORARY = ".tmp-"
+
+
+def remove_temporary(directory: Path) -> None:
+    """Removes what writers that were killed left in `directory`; only for its one writer to call."""
+    for path in directory.glob(f"{_TEMPORARY}*"):
+        path.unlink()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` on success and removes it on any error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{path.name}-", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -64,7 +73,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Json) -> None:
     """Writes `content` as JSON with the schema version, whole or not at all."""
-    write_text(path, json.dumps({"schema_version": SCHEMA_VERSION, **content}, indent=2) + "\n")
+    write_text(path, json.dumps({"schema_version": SCHEMA_VERSION, **content}, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Json:
@@ -85,7 +94,7 @@ def read_json(path: Path) -> Json:
 
 def write_json_lines(path: Path, rows: list[Json]) -> None:
     """Writes one JSON object a line, whole or not at all."""
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 def read_json_lines(path: Path) -> list[Json]:
@@ -101,6 +110,12 @@ def read_json_lines(path: Path) -> list[Json]:
         except json.JSONDecodeError as error:
             raise RecordError(f"{path}: line {number} is not JSON ({error})") from error
     return rows
+
+
+def finite(value: SupportsFloat) -> float | None:
+    """The number for a record; None for NaN and infinities, which JSON does not have."""
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
@@ -152,26 +167,26 @@ def run_directory(directory: Path, method: str, seed: int) -> Path:
     return directory / "runs" / method / f"seed-{seed}"
 
 
-def _optional(path: Path, read: Callable[[Path], T], default: T) -> T:
-    return read(path) if path.exists() else default
+def _last_error(path: Path) -> str | None:
+    file = path / "error.txt"
+    return file.read_text(encoding="utf-8", errors="replace") if file.exists() else None
 
 
 def read_run(path: Path, method: str = "", seed: int = -1) -> RunRecord:
     """Reads a run's folder; a damaged record becomes a run with a `problem`, never an exception."""
+    problem = _last_error(path)
+    ended: Status = "failed" if problem else "missing"
     if not (path / "run.json").exists():
-        error = _optional(path / "error.txt", lambda p: p.read_text(encoding="utf-8"), "")
-        return RunRecord(path, method, seed, "failed" if error else "missing", problem=error or None)
+        return RunRecord(path, method, seed, ended, problem=problem)
     try:
         info = read_json(path / "run.json")
         method, seed = info["method"], info["seed"]
-        epochs = _optional(path / "metrics.jsonl", read_json_lines, [])
-        result = _optional(path / "result.json", read_json, {})
+        epochs = read_json_lines(path / "metrics.jsonl") if (path / "metrics.jsonl").exists() else []
+        result = read_json(path / "result.json") if (path / "result.json").exists() else {}
+        ended = result["status"] if result else "failed" if problem else "unfinished"
     except (RecordError, KeyError, OSError) as error:
         return RunRecord(path, method, seed, "failed", problem=f"{type(error).__name__}: {error}")
-    if result:
-        return RunRecord(path, method, seed, result["status"], info, epochs, result)
-    error = _optional(path / "error.txt", lambda p: p.read_text(encoding="utf-8"), "")
-    return RunRecord(path, method, seed, "failed" if error else "unfinished", info, epochs, problem=error or None)
+    return RunRecord(path, method, seed, ended, info, epochs, result, problem)
 
 
 def read_comparison(path: Path) -> Comparison:

@@ -1,0 +1,261 @@
+"""The `maxsup` command: parsing, printing, exit codes; nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+try:
+    import tyro
+    from rich.console import Console
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"maxsup: {missing.name} is not installed; the command needs pip install 'maxsup[lab]'") from None
+
+from maxsup._version import __version__
+from maxsup.lab.names import UnknownNameError, lookup, unknown
+from maxsup.lab.recipes import RECIPES, Recipe
+from maxsup.lab.records import RecordError
+
+T = TypeVar("T")
+
+MANUAL = f"""\
+maxsup {__version__}: does MaxSup, or another regulariser of the logits, help on your data?
+
+usage: maxsup list                      the recipes, methods and data sets
+       maxsup train RECIPE [options]    one run: one method, one seed
+       maxsup compare RECIPE [options]  methods × seeds, several runs at a time, and the report
+       maxsup report DIR                the tables and report.html of a comparison, written anew
+       maxsup COMMAND --help            the options of a command
+       maxsup --version
+
+Start with
+       maxsup compare digits-convnet --methods cross-entropy label-smoothing max-sup --seeds 0 1 2 --out runs/first
+It needs no download and takes about a minute on two cores.
+
+Every field of a recipe is an option: --epochs 5, --optimizer.lr 0.05, --data.train-size 5000, …;
+`maxsup train RECIPE --help` shows them all, with that recipe's values.
+
+A command that was interrupted or killed goes on when it is given again: finished runs are skipped, an unfinished
+one resumes. A folder that holds another recipe's records is refused, never overwritten.
+
+Exit codes: 0 done; 1 a run failed, or a file cannot be read or written; 2 wrong command line; 130 interrupted.
+"""
+
+RecipeOptions = Annotated[Recipe, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one method with one seed and write the run's records. The same command resumes an interrupted run."""
+
+    recipe: RecipeOptions
+    out: Path
+    """Folder of the run."""
+    method: str = "max-sup"
+    """Method by name; `maxsup list` shows them."""
+    seed: int = 0
+    """Seed of the weights, of the order of the images and of the augmentation."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train methods × seeds into a folder, then write the comparison's tables and report.html.
+
+    Differences are taken from the first method. The same command resumes an interrupted comparison; methods and
+    seeds can be added to it later.
+    """
+
+    recipe: RecipeOptions
+    out: Path
+    """Folder of the comparison."""
+    methods: tuple[str, ...] = ("cross-entropy", "label-smoothing", "max-sup")
+    """Methods by name, the first being the reference; `maxsup list` shows them."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds; every method runs with each."""
+    workers: int | None = None
+    """Runs at a time; None: one per GPU, or as many as the cores carry."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a comparison's tables (JSON, CSV, Markdown, LaTeX) and report.html from its records."""
+
+    directory: Annotated[Path, tyro.conf.Positional]
+    """Folder of the comparison."""
+
+
+class UsageError(ValueError):
+    """The command line is wrong; the message says how."""
+
+
+def _option_names(kind: Any, recipe: Recipe | None) -> list[str]:
+    def names(of: Any, prefix: str = "") -> list[str]:
+        return [
+            name
+            for field in dataclasses.fields(of)
+            for name in (
+                names(getattr(of, field.name), f"{prefix}{field.name}.")
+                if dataclasses.is_dataclass(getattr(of, field.name, None))
+                else [f"--{prefix}{field.name}".replace("_", "-")]
+            )
+        ]
+
+    own = [name for name in names(kind) if name != "--recipe"]
+    return own + (names(recipe) if recipe else [])
+
+
+def _parse(kind: Callable[..., T], command: str, arguments: Sequence[str], recipe: Recipe | None = None) -> T:
+    """Arguments to a dataclass through tyro; an unknown option becomes one line with the nearest names."""
+    options: Any = {"default": kind(recipe=recipe, out=tyro.MISSING)} if recipe else {}
+    parsed: T
+    rest: list[str]
+    parsed, rest = tyro.cli(kind, prog=f"maxsup {command}", args=list(arguments), return_unknown_args=True, **options)
+    if rest:
+        if rest[0].startswith("-"):
+            raise unknown("option", rest[0].split("=")[0], _option_names(kind, recipe))
+        raise UsageError(f"unexpected argument {rest[0]!r}")
+    return parsed
+
+
+def _parse_with_recipe(kind: Callable[..., T], command: str, arguments: Sequence[str]) -> T:
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        raise UsageError(f"`maxsup {command}` takes a recipe first: {', '.join(RECIPES)}")
+    if arguments[0].startswith("-"):
+        print(f"usage: maxsup {command} RECIPE [options]\n\nRECIPE is one of {', '.join(RECIPES)}. Shown below with")
+        print(f"the values of {next(iter(RECIPES))}; `maxsup {command} RECIPE --help` shows another's.\n")
+        return _parse(kind, f"{command} RECIPE", ["--help"], next(iter(RECIPES.values()))())
+    recipe = lookup("recipe", arguments[0], RECIPES)()
+    return _parse(kind, f"{command} {recipe.name}", arguments[1:], recipe)
+
+
+def _check_names(recipe: Recipe, methods: Sequence[str]) -> None:
+    """Unknown names are the command line's fault: they are found before anything is written."""
+    from maxsup.lab.data import DATA_SETS
+    from maxsup.lab.methods import METHODS
+
+    for method in methods:
+        lookup("method", method, METHODS)
+    lookup("data set", recipe.data.name, DATA_SETS)
+
+
+def _list(arguments: Sequence[str]) -> int:
+    from maxsup.lab.data import DATA_SETS
+    from maxsup.lab.methods import METHODS
+
+    if arguments:
+        raise UsageError(f"unexpected argument {arguments[0]!r}")
+
+    def first_line(of: Callable[..., Any]) -> str:
+        return (of.__doc__ or "").strip().splitlines()[0]
+
+    sections = {
+        "recipes": {name: first_line(recipe) for name, recipe in RECIPES.items()},
+        "methods": {name: method.summary for name, method in METHODS.items()},
+        "data sets": {name: first_line(loader) for name, loader in DATA_SETS.items()},
+    }
+    for title, entries in sections.items():
+        print(title)
+        width = max(map(len, entries))
+        for name, line in entries.items():
+            print(f"  {name:<{width}}  {line}")
+        print()
+    return 0
+
+
+def _train(arguments: Sequence[str]) -> int:
+    options = _parse_with_recipe(Train, "train", arguments)
+    _check_names(options.recipe, [options.method])
+    from maxsup.lab import progress, train
+
+    with progress.of_run(options.recipe.epochs, f"{options.method} seed {options.seed}") as on_epoch:
+        result = train.train(
+            options.recipe,
+            options.method,
+            options.seed,
+            options.out,
+            data_dir=options.data_dir,
+            on_epoch=on_epoch,
+        )
+    if result["status"] == "diverged":
+        print(f"diverged in epoch {result['epochs']}: the loss is not finite any more (recorded in {options.out})")
+        return 0
+    for split, measured in result["measures"].items():
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in measured.items() if value is not None)
+        print(f"{split}: {shown}")
+    print(f"records: {options.out}")
+    return 0
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    options = _parse_with_recipe(Compare, "compare", arguments)
+    _check_names(options.recipe, options.methods)
+    from maxsup.lab import compare, data, progress
+
+    # Absent or damaged data is one error here, and not one per run.
+    data.load(options.recipe.data, options.data_dir)
+    with progress.of_comparison(options.recipe.epochs) as show:
+        failed = compare.compare(
+            options.recipe,
+            options.methods,
+            options.seeds,
+            options.out,
+            workers=options.workers,
+            data_dir=options.data_dir,
+            show=show,
+        )
+    _write_and_print_report(options.out)
+    for job, error in failed:
+        print(
+            f"maxsup: {job.method} seed {job.seed} failed: {error.strip().splitlines()[-1]} "
+            f"(traceback in {job.directory / 'error.txt'})",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
+
+
+def _report(arguments: Sequence[str]) -> int:
+    _write_and_print_report(_parse(Report, "report", arguments).directory)
+    return 0
+
+
+def _write_and_print_report(directory: Path) -> None:
+    from maxsup.lab import records, report
+
+    written = report.write_report(directory)
+    console = Console()
+    for table in report.rich_tables(report.summarize(records.read_comparison(directory))):
+        console.print(table)
+    print("written: " + ", ".join(str(path) for path in written))
+
+
+COMMANDS = {"list": _list, "train": _train, "compare": _compare, "report": _report}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code (see `MANUAL`)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(MANUAL, end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"maxsup {__version__}")
+        return 0
+    try:
+        return lookup("command", arguments[0], COMMANDS)(arguments[1:])
+    except KeyboardInterrupt:
+        print("maxsup: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (UsageError, UnknownNameError, RecordError) as error:
+        print(f"maxsup: {error}", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(f"maxsup: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,66 @@
+"""From a trained model to outputs, and from outputs to the measures of a record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maxsup.lab import records
+from maxsup.lab.data import Split
+from maxsup.lab.models import Classifier
+from maxsup.metrics import class_separation, confidence
+
+# The measures are taken over the whole split at once; the batch only bounds memory.
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Penultimate features (N, D), logits (N, K), float32, and labels (N,), of one split."""
+
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+def outputs(model: Classifier, split: Split, device: torch.device) -> Outputs:
+    """Runs `model` in evaluation mode and full precision over `split`; leaves its mode as it was."""
+    was_training = model.training
+    model.eval()
+    features, logits = [], []
+    try:
+        with torch.inference_mode():
+            for images in split.images.split(EVALUATION_BATCH):
+                images = images.to(device, memory_format=torch.channels_last)
+                batch_features, batch_logits = model.features_and_logits(images)
+                features.append(batch_features.float())
+                logits.append(batch_logits.float())
+    finally:
+        model.train(was_training)
+    return Outputs(torch.cat(features), torch.cat(logits), split.labels.to(device))
+
+
+def measures(of: Outputs) -> dict[str, float | int | None]:
+    """The measures of a split; None where one is undefined (confidence on errors without an error).
+
+    ECE: 15 equal-width bins of the top-1 probability over the whole split (torchmetrics).
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    logits, labels = of.logits, of.labels
+    separation = class_separation(of.features, labels)
+    right, wrong = confidence.top1_confidence(logits, labels)
+    ece = multiclass_calibration_error(logits.softmax(dim=1), labels, num_classes=logits.shape[1], n_bins=15)
+    values = {
+        "accuracy": confidence.accuracy(logits, labels),
+        "nll": confidence.nll(logits, labels),
+        "ece": ece,
+        "confidence_right": right,
+        "confidence_wrong": wrong,
+        "d_within": separation.d_within,
+        "d_total": separation.d_total,
+        "r_squared": separation.r_squared,
+    }
+    return {"n": len(labels), **{name: records.finite(value) for name, value in values.items()}}

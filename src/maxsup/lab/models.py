@@ -1,0 +1,131 @@
+"""Models: a small residual CNN of ours, and timm's, with one interface.
+
+A model has timm's `forward_features`, `forward_head(x, pre_logits=True)` and `get_classifier`: the penultimate
+features are what goes into the final linear layer. Its first module normalises uint8 images.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from maxsup.lab import recipes
+from maxsup.lab.names import unknown
+
+
+class Backbone(Protocol):
+    """What the lab asks of a network (timm's models have it)."""
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to the last feature map or tokens."""
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last feature map or tokens to logits (N, K), or to penultimate features (N, D)."""
+
+    def get_classifier(self) -> nn.Module:
+        """The final linear layer."""
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions with batch norm and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and inputs == outputs
+            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H/stride, W/stride)."""
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class ConvNet(nn.Module):
+    """A residual CNN for images of 8×8 and up: 16, 32 and 64 channels, 0.08 million weights, 64 features."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)
+        )
+        self.blocks = nn.Sequential(ResidualBlock(16, 16, 1), ResidualBlock(16, 32, 2), ResidualBlock(32, 64, 2))
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to the last feature map (N, 64, H/4, W/4)."""
+        return cast(Tensor, self.blocks(self.stem(x)))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last feature map to logits (N, K), or to pooled features (N, 64)."""
+        pooled = x.mean(dim=(2, 3))
+        return pooled if pre_logits else cast(Tensor, self.fc(pooled))
+
+    def get_classifier(self) -> nn.Module:
+        """The final linear layer."""
+        return self.fc
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to logits (N, K)."""
+        return self.forward_head(self.forward_features(x))
+
+
+class Classifier(nn.Module):
+    """A backbone behind the normalisation of its data set; takes uint8 images."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 images (N, C, H, W) to floats of mean 0 and std 1."""
+        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images (N, C, H, W) to logits (N, K)."""
+        return cast(Tensor, self.backbone(self.normalize(images)))
+
+    def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 images (N, C, H, W) to penultimate features (N, D) and logits (N, K)."""
+        backbone = cast(Backbone, self.backbone)
+        features = backbone.forward_head(backbone.forward_features(self.normalize(images)), pre_logits=True)
+        return features, cast(Tensor, backbone.get_classifier()(features))
+
+
+def build(model: recipes.Model, channels: int, num_classes: int) -> nn.Module:
+    """The network of a recipe, randomly initialised.
+
+    Raises:
+        UnknownNameError: if neither we nor timm know the name.
+        ValueError: if `small_stem` is asked of a model that has no ResNet stem.
+    """
+    if model.name == "convnet":
+        return ConvNet(channels, num_classes)
+    import timm
+
+    if not timm.is_model(model.name):
+        raise unknown("model", model.name, ["convnet", *timm.list_models()])
+    network: nn.Module = timm.create_model(model.name, pretrained=False, in_chans=channels, num_classes=num_classes)
+    if model.small_stem:
+        stem, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
+        if not isinstance(stem, nn.Conv2d) or not isinstance(pool, nn.MaxPool2d):
+            raise ValueError(f"model.small_stem: {model.name!r} has no ResNet stem (conv1 and maxpool) to replace")
+        network.conv1 = nn.Conv2d(channels, stem.out_channels, 3, 1, 1, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        network.maxpool = nn.Identity()
+    return network

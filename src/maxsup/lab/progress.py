@@ -1,0 +1,88 @@
+"""Progress displays: what is done, what runs, how long it still takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from maxsup.lab.compare import Job, State
+from maxsup.lab.records import Json, read_run
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        # Over a long window: methods and epochs differ in length.
+        TimeRemainingColumn(),
+        console=console,
+        speed_estimate_period=600,
+    )
+
+
+@contextmanager
+def of_run(epochs: int, description: str) -> Iterator[Callable[[Json], None]]:
+    """A bar over the epochs of one run; yields what to call with each epoch's metrics."""
+    with _bars(Console(stderr=True)) as progress:
+        task = progress.add_task(description, total=epochs)
+
+        def on_epoch(row: Json) -> None:
+            validation = f"validation accuracy {row['validation_accuracy']:.4f}"
+            progress.update(task, completed=row["epoch"] + 1, description=f"{description}, {validation}")
+
+        yield on_epoch
+
+
+@contextmanager
+def of_comparison(epochs: int) -> Iterator[Callable[[State], None]]:
+    """A bar over all epochs of a comparison and one for each active run, and a line for each run that ended."""
+    console = Console(stderr=True)
+    with _bars(console) as progress:
+        overall = progress.add_task("runs", total=None)
+        bars: dict[Job, TaskID] = {}
+        told: set[Job] = set()
+
+        def show(state: State) -> None:
+            active = dict(state.active)
+            for job in active.keys() - bars.keys():
+                bars[job] = progress.add_task(f"  {job.method} seed {job.seed}", total=epochs)
+            for job in bars.keys() - active.keys():
+                progress.remove_task(bars.pop(job))
+            for job, done in active.items():
+                progress.update(bars[job], completed=done)
+            ended = len(state.finished) + len(state.failed)
+            progress.update(
+                overall,
+                description=f"runs {ended}/{state.total}" + (f", {len(state.failed)} failed" if state.failed else ""),
+                completed=epochs * ended + sum(active.values()),
+                total=epochs * state.total,
+            )
+            for job in (*state.finished, *(job for job, _ in state.failed)):
+                if job not in told:
+                    told.add(job)
+                    console.print(_line(job), highlight=False)
+
+        yield show
+
+
+def _line(job: Job) -> str:
+    run = read_run(job.directory, job.method, job.seed)
+    measured = run.result.get("measures", {}).get("test", {})
+    accuracy = f"test accuracy {measured['accuracy']:.4f}, " if measured else ""
+    seconds = sum(row["seconds"] for row in run.epochs)
+    return f"{job.method} seed {job.seed}: {run.status}, {accuracy}{len(run.epochs)} epochs in {seconds:.1f} s"

@@ -1,0 +1,141 @@
+"""Recipes: everything that decides a run's result, except the method and the seed, as frozen dataclasses.
+
+A recipe is a function that returns a `Recipe`; a variant is `dataclasses.replace`. `RECIPES` is the one list of them.
+The field documentation below is what the command line shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images, and what happens to them."""
+
+    name: str = "digits"
+    """Data set; `maxsup list` names them."""
+    train_size: int | None = None
+    """Training images, drawn evenly over the classes and always the same ones; None takes all."""
+    pad_crop: int = 0
+    """Pixels of zero padding before a random crop back to the image's size; 0 turns it off."""
+    flip: bool = False
+    """Mirror half of the training images left to right."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network."""
+
+    name: str = "convnet"
+    """`convnet` (a small residual CNN), or the name of a timm model."""
+    small_stem: bool = False
+    """Replace a ResNet's 7×7 stride-2 stem and max-pooling by one 3×3 convolution, as for 32×32 images."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How the weights move."""
+
+    name: str = "sgd"
+    """Optimizer by its timm name (`sgd` is SGD with Nesterov momentum, `momentum` without Nesterov, `adamw`, …)."""
+    lr: float = 0.1
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """Momentum of SGD (the first beta stays at its default elsewhere)."""
+    weight_decay: float = 5e-4
+    """Weight decay, on matrices and kernels only (biases and norms are spared)."""
+    warmup_epochs: int = 1
+    """Epochs of linear warm-up before the cosine decay to zero."""
+
+
+@dataclass(frozen=True)
+class Alpha:
+    """The smoothing weight over the epochs (label smoothing and MaxSup alike)."""
+
+    start: float = 0.1
+    """Weight in the first epoch."""
+    end: float = 0.2
+    """Weight in the last epoch."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How it goes from start to end; `constant` stays at start."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run up to method and seed."""
+
+    name: str
+    """The recipe's name."""
+    epochs: int = 30
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images per step."""
+    selection: Literal["best", "last"] = "best"
+    """Weights that are tested: those of the epoch with the best validation accuracy (the latest such), or the last."""
+    cpu_threads: int = 1
+    """Threads per run on a CPU. Part of the recipe because the last digits depend on the order of summation."""
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    alpha: Alpha = field(default_factory=Alpha)
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("epochs", self.epochs, 1),
+            ("batch_size", self.batch_size, 2),
+            ("cpu_threads", self.cpu_threads, 1),
+            ("data.pad_crop", self.data.pad_crop, 0),
+            ("optimizer.warmup_epochs", self.optimizer.warmup_epochs, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.data.train_size is not None and self.data.train_size < 1:
+            raise ValueError(f"data.train_size must be at least 1 or None, got {self.data.train_size}")
+        # `not (x >= 0)` and not `x < 0`: NaN is refused too.
+        for name, number in (
+            ("optimizer.lr", self.optimizer.lr),
+            ("optimizer.momentum", self.optimizer.momentum),
+            ("optimizer.weight_decay", self.optimizer.weight_decay),
+            ("alpha.start", self.alpha.start),
+            ("alpha.end", self.alpha.end),
+        ):
+            if not 0 <= number < float("inf"):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {number}")
+
+
+def digits_convnet() -> Recipe:
+    """Scikit-learn's 1,797 handwritten digits (8×8), a small residual CNN; seconds a run, nothing to download."""
+    return Recipe(
+        name="digits-convnet",
+        epochs=30,
+        batch_size=64,
+        data=Data(name="digits", pad_crop=1),
+        optimizer=Optimizer(lr=0.05),
+    )
+
+
+def fashion_mnist_resnet18() -> Recipe:
+    """Fashion-MNIST (28×28, 60,000 training images), timm's ResNet-18 with the 3×3 stem for small images."""
+    return Recipe(
+        name="fashion-mnist-resnet18",
+        epochs=20,
+        batch_size=256,
+        data=Data(name="fashion-mnist", pad_crop=2, flip=True),
+        model=Model(name="resnet18", small_stem=True),
+    )
+
+
+def _by_name(*functions: Callable[[], Recipe]) -> dict[str, Callable[[], Recipe]]:
+    return {function.__name__.replace("_", "-"): function for function in functions}
+
+
+RECIPES = _by_name(digits_convnet, fashion_mnist_resnet18)
+
+
+def as_json(recipe: Recipe) -> dict[str, object]:
+    """The recipe as plain values, for records and comparison."""
+    return dataclasses.asdict(recipe)
