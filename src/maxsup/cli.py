@@ -16,9 +16,9 @@ except ModuleNotFoundError as missing:
     raise SystemExit(f"maxsup: {missing.name} is not installed; the command needs pip install 'maxsup[lab]'") from None
 
 from maxsup._version import __version__
-from maxsup.lab.names import UnknownNameError, lookup, unknown
+from maxsup.lab.names import lookup, unknown
 from maxsup.lab.recipes import RECIPES, Recipe
-from maxsup.lab.records import RecordError
+from maxsup.lab.records import DataError
 
 T = TypeVar("T")
 
@@ -140,10 +140,12 @@ def _check_names(recipe: Recipe, methods: Sequence[str]) -> None:
     """Unknown names are the command line's fault: they are found before anything is written."""
     from maxsup.lab.data import DATA_SETS
     from maxsup.lab.methods import METHODS
+    from maxsup.lab.models import check_name
 
     for method in methods:
         lookup("method", method, METHODS)
     lookup("data set", recipe.data.name, DATA_SETS)
+    check_name(recipe.model.name)
 
 
 def _list(arguments: Sequence[str]) -> int:
@@ -253,9 +255,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("maxsup: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except (UsageError, UnknownNameError, RecordError) as error:
-        print(f"maxsup: {error}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
+    except (DataError, OSError) as error:
         print(f"maxsup: {error}", file=sys.stderr)
         return 1
+    except ValueError as error:  # names, values and folders that the command line gave
+        print(f"maxsup: {error}", file=sys.stderr)
+        return 2

@@ -15,14 +15,11 @@ from torch import Tensor
 
 from maxsup.lab.names import lookup
 from maxsup.lab.recipes import Data
+from maxsup.lab.records import DataError
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 # The split belongs to the data set: it is the same for every recipe, method and seed.
 SPLIT_SEED = 0
-
-
-class DataError(ValueError):
-    """Data that is absent, truncated or corrupt; the message names the file."""
 
 
 @dataclass(frozen=True)

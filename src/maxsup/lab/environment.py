@@ -34,6 +34,7 @@ def versions() -> dict[str, str | None]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = None
+    found["torch"] = torch.__version__  # with the build, +cpu or +cu130, that the metadata lacks
     if found["maxsup"] is None:
         from maxsup._version import __version__
 

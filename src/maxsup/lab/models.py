@@ -107,6 +107,15 @@ class Classifier(nn.Module):
         return features, cast(Tensor, backbone.get_classifier()(features))
 
 
+def check_name(name: str) -> None:
+    """Raises UnknownNameError if neither we nor timm know the model."""
+    if name != "convnet":
+        import timm
+
+        if not timm.is_model(name):
+            raise unknown("model", name, ["convnet", *timm.list_models()])
+
+
 def build(model: recipes.Model, channels: int, num_classes: int) -> nn.Module:
     """The network of a recipe, randomly initialised.
 
@@ -114,12 +123,11 @@ def build(model: recipes.Model, channels: int, num_classes: int) -> nn.Module:
         UnknownNameError: if neither we nor timm know the name.
         ValueError: if `small_stem` is asked of a model that has no ResNet stem.
     """
+    check_name(model.name)
     if model.name == "convnet":
         return ConvNet(channels, num_classes)
     import timm
 
-    if not timm.is_model(model.name):
-        raise unknown("model", model.name, ["convnet", *timm.list_models()])
     network: nn.Module = timm.create_model(model.name, pretrained=False, in_chans=channels, num_classes=num_classes)
     if model.small_stem:
         stem, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)

@@ -32,18 +32,22 @@ def _bars(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         speed_estimate_period=600,
+        disable=not console.is_terminal,  # a log gets lines, not bars
     )
 
 
 @contextmanager
 def of_run(epochs: int, description: str) -> Iterator[Callable[[Json], None]]:
     """A bar over the epochs of one run; yields what to call with each epoch's metrics."""
-    with _bars(Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    with _bars(console) as progress:
         task = progress.add_task(description, total=epochs)
 
         def on_epoch(row: Json) -> None:
-            validation = f"validation accuracy {row['validation_accuracy']:.4f}"
-            progress.update(task, completed=row["epoch"] + 1, description=f"{description}, {validation}")
+            done, text = row["epoch"] + 1, f"{description}, validation accuracy {row['validation_accuracy']:.4f}"
+            progress.update(task, completed=done, description=text)
+            if not console.is_terminal:
+                console.print(f"{text}, epoch {done}/{epochs}", highlight=False)
 
         yield on_epoch
 

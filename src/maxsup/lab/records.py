@@ -36,6 +36,10 @@ class RecordError(ValueError):
     """A record is unreadable, of another schema, or contradicts what it is asked to continue."""
 
 
+class DataError(ValueError):
+    """Data that is absent, truncated or corrupt; the message names the file."""
+
+
 _TEMPORARY = ".tmp-"
 
 

@@ -163,7 +163,9 @@ def _finish(run: _Run, data: datasets.DataSet, directory: Path, accelerator: Acc
 
 
 class _Checkpoint:
-    """Writes the state after an epoch, unless epochs are so short that writing would take over a tenth of the time."""
+    """Writes the state after each epoch; where that is slow beside short epochs, it takes a tenth of the time at most."""
+
+    SLOW_SECONDS = 0.1
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -175,8 +177,8 @@ class _Checkpoint:
             return
         with records.replacing(self.path) as path:
             torch.save(run.state_dict(), path)
-        end = time.monotonic()
-        self.due = end + 9 * (end - begin)
+        took = time.monotonic() - begin
+        self.due = time.monotonic() + 9 * took if took > self.SLOW_SECONDS else 0.0
 
 
 def _load_checkpoint(path: Path, run: _Run, device: torch.device) -> None:
