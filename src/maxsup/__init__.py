@@ -1,1 +1,14 @@
 """MaxSup and its peers: drop-in replacements for label smoothing in PyTorch."""
+
+from maxsup import functional, metrics, schedules
+from maxsup._version import __version__
+from maxsup.losses import LabelSmoothingCrossEntropyLoss, MaxSupCrossEntropyLoss
+
+__all__ = [
+    "LabelSmoothingCrossEntropyLoss",
+    "MaxSupCrossEntropyLoss",
+    "__version__",
+    "functional",
+    "metrics",
+    "schedules",
+]

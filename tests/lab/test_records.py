@@ -11,7 +11,7 @@ from maxsup.lab.records import RecordError, read_comparison, read_run, replacing
 def test_replacing_leaves_the_old_file_and_no_other_when_the_writer_fails(tmp_path):
     target = tmp_path / "result.json"
     target.write_text("old")
-    with pytest.raises(OSError, match="No space"), replacing(target) as path:
+    with pytest.raises(OSError, match="No space"), replacing(target) as path:  # noqa: PT012
         path.write_text("half of the n")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert target.read_text() == "old"
@@ -106,6 +106,6 @@ def test_read_comparison_says_where_none_is(tmp_path):
 def test_records_are_strict_json(tmp_path):
     write_json(tmp_path / "a.json", {"x": None})
     assert json.loads((tmp_path / "a.json").read_text()) == {"schema_version": 1, "x": None}
-    with pytest.raises(ValueError, match="NaN|Out of range float"):
+    with pytest.raises(ValueError, match=r"NaN|Out of range float"):
         write_json(tmp_path / "b.json", {"x": float("nan")})
     assert not (tmp_path / "b.json").exists()

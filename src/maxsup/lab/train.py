@@ -163,7 +163,7 @@ def _finish(run: _Run, data: datasets.DataSet, directory: Path, accelerator: Acc
 
 
 class _Checkpoint:
-    """Writes the state after each epoch; where that is slow beside short epochs, it takes a tenth of the time at most."""
+    """Writes the state after each epoch; where writing is slow, in a tenth of the time at most."""
 
     SLOW_SECONDS = 0.1
 
