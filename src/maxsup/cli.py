@@ -235,6 +235,7 @@ def _write_and_print_report(directory: Path) -> None:
     console = Console()
     for table in report.rich_tables(report.summarize(records.read_comparison(directory))):
         console.print(table)
+    console.print(report.legend(), style="dim", highlight=False)
     print("written: " + ", ".join(str(path) for path in written))
 
 

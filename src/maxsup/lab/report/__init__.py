@@ -1,0 +1,7 @@
+"""The report of a comparison, from its records alone: summary, tables, figures, page."""
+
+from maxsup.lab.report.page import write_report
+from maxsup.lab.report.summary import summarize
+from maxsup.lab.report.tables import legend, rich_tables
+
+__all__ = ["legend", "rich_tables", "summarize", "write_report"]
