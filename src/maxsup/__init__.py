@@ -1,6 +1,6 @@
 """MaxSup and its peers: drop-in replacements for label smoothing in PyTorch."""
 
-from maxsup import functional, metrics, schedules
+from maxsup import functional, losses, metrics, schedules
 from maxsup._version import __version__
 from maxsup.losses import LabelSmoothingCrossEntropyLoss, MaxSupCrossEntropyLoss
 
@@ -9,6 +9,7 @@ __all__ = [
     "MaxSupCrossEntropyLoss",
     "__version__",
     "functional",
+    "losses",
     "metrics",
     "schedules",
 ]

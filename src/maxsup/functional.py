@@ -1,168 +1,70 @@
-"""The public functions: check the arguments, add the method's penalty to cross-entropy, reduce once.
+"""The losses as functions: check the arguments, compute one loss per row, reduce once.
 
-This file owns `weight`, `ignore_index`, `reduction`, shapes and dtypes for every method; the penalties live in
-`maxsup.methods`.
+All take `input` (logits) and `target` as `torch.nn.functional.cross_entropy` does: shapes (C,), (N, C) or
+(N, C, d1, …), class indices or, where a method defines them, probabilities. `docs/losses.md` has the semantics that
+they share.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
-from maxsup.methods.label_smoothing import label_smoothing as label_smoothing_penalty
-from maxsup.methods.max_sup import max_sup as max_sup_penalty
-from maxsup.methods.rows import Rows
+from maxsup._batch import Number, check_number, prepare
+from maxsup.methods.common import readable
+from maxsup.methods.label_smoothing import label_smoothing_penalty
+from maxsup.methods.max_sup import max_sup_penalty
 
 __all__ = ["label_smoothing_cross_entropy", "max_sup_cross_entropy"]
-
-REDUCTIONS = ("none", "mean", "sum")
 
 
 def max_sup_cross_entropy(
     input: Tensor,
     target: Tensor,
-    alpha: float | Tensor = 0.1,
+    alpha: Number = 0.1,
     *,
     weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    num_items: Number | None = None,
 ) -> Tensor:
-    r"""Cross-entropy with Max Suppression: per sample, :math:`CE(z, y) + \alpha\,(z_{max} - \bar z)`.
+    r"""Cross-entropy with Max Suppression: the top-1 logit is penalised, whichever class it belongs to.
 
-    The penalty acts on the largest logit, right or wrong, where label smoothing acts on the true one. Among equal
-    largest logits the lowest index counts, also in the gradient,
-    :math:`q_k - y_k + \alpha\,(1[k = \mathrm{argmax}] - 1/K)`. The penalty needs no target, so mixed labels (Mixup,
-    CutMix) change the cross-entropy alone.
+    Per sample, with logits z: ``loss = cross_entropy(z, target) + alpha * (max_k z_k - mean_k z_k)``. The maximum's
+    sub-gradient goes to the lowest index that attains it; the mean runs over the logits that are not −inf.
 
     Args:
-        input: logits (N, C), (C,) or (N, C, d1, …); floating point. −inf marks an absent class: the mean runs over
-            the others.
-        target: class indices, shaped like `input` without its class dimension, int64; or class probabilities, shaped
-            like `input`.
-        alpha: weight of the penalty, at least 0; a number or a 0-dimensional tensor. 0 gives
-            `torch.nn.functional.cross_entropy` itself.
-        weight: weight per class (C,). With class indices it scales the whole loss of a sample, penalty included, so
-            that a weight of 2 is the sample twice; with probabilities it acts on the cross-entropy, as in PyTorch, and
-            the penalty is not weighted.
-        ignore_index: class index whose samples count for nothing; not used with probabilities.
-        reduction: "none", "mean" (over the weights of the samples, as in PyTorch) or "sum".
-        label_smoothing: smoothing of the cross-entropy's target, as in PyTorch, on top of the penalty.
+        input: logits, (C,), (N, C) or (N, C, d1, …), floating point. 16-bit logits are computed in float32.
+        target: class indices, () or (N,) or (N, d1, …); or probabilities in the shape of `input`.
+        alpha: strength of the penalty, at least 0. At 0 the result is that of `torch.nn.functional.cross_entropy`. A
+            0-dim tensor is not read by the host unless it lies on the CPU.
+        weight: one weight per class, (C,). For class indices it scales the sample's whole loss, penalty included; for
+            probabilities it acts within the cross-entropy, as in PyTorch, and the penalty stays unweighted.
+        ignore_index: class index of the samples to leave out.
+        reduction: ``"mean"`` (over the weights of the samples that count), ``"sum"`` or ``"none"``.
+        label_smoothing: smoothing of the cross-entropy part, in [0, 1], with PyTorch's meaning.
+        num_items: with ``reduction="mean"``, divides the sum instead of the mean's own divisor (gradient accumulation).
 
     Returns:
-        A scalar, or the shape of the class indices for "none".
+        A scalar, or for ``reduction="none"`` a tensor of the target's sample shape, in the dtype of `cross_entropy`.
 
     Raises:
-        TypeError: if `input` is not floating point.
-        ValueError: if shapes do not fit, or `alpha` or `reduction` is not accepted.
-        IndexError: if a class index is out of range (on a CPU).
+        TypeError: if an argument has the wrong type or dtype.
+        ValueError: if a shape or value is not accepted.
+        IndexError: if a class index on the CPU is out of range.
 
     Example:
-        >>> logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0]])
-        >>> target = torch.tensor([0, 2])
-        >>> max_sup_cross_entropy(logits, target, alpha=0.1, reduction="none")  # penalties: 2 − 1 and 3 − 1
-        tensor([0.5076, 3.2949])
-
-    Reference: Zhou et al., "MaxSup: Overcoming Representation Collapse in Label Smoothing", arXiv 2502.15798.
-    """
-    return _penalized(
-        max_sup_penalty, alpha, input, target, weight, ignore_index, reduction, label_smoothing=label_smoothing
-    )
-
-
-def label_smoothing_cross_entropy(
-    input: Tensor,
-    target: Tensor,
-    alpha: float | Tensor = 0.1,
-    *,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-) -> Tensor:
-    r"""Label smoothing as a penalty: per sample, :math:`CE(z, y) + \alpha\,(z_{gt} - \bar z)`.
-
-    Equal to `torch.nn.functional.cross_entropy(…, label_smoothing=alpha)` without class weights (Theorem 3.3 of the
-    reference), with an `alpha` that may be a tensor and −inf for absent classes. With probabilities the penalty is
-    :math:`\sum_k t_k z_k - \bar z`. Class weights scale the whole loss of a sample, which PyTorch's smoothing does not.
-
-    Args, returns and errors as for `max_sup_cross_entropy`, and `alpha` is at most 1.
-
-    Example:
-        >>> logits, target = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0])
-        >>> label_smoothing_cross_entropy(logits, target, alpha=0.1)
-        tensor(0.5076)
-        >>> torch.nn.functional.cross_entropy(logits, target, label_smoothing=0.1)
+        >>> import torch
+        >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
+        >>> max_sup_cross_entropy(logits, torch.tensor([0]), alpha=0.1)  # 0.4076 + 0.1 * (2 - 1)
         tensor(0.5076)
 
-    Reference: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016; decomposition in
-    arXiv 2502.15798, Eq. 2-4.
+    Reference:
+        Zhou et al., MaxSup: Overcoming Representation Collapse in Label Smoothing, arXiv 2502.15798, Eq. 6-9.
     """
-    return _penalized(label_smoothing_penalty, alpha, input, target, weight, ignore_index, reduction, largest_alpha=1.0)
-
-
-def _check_alpha(alpha: float | Tensor, largest: float) -> None:
-    if isinstance(alpha, Tensor):
-        if alpha.ndim:
-            raise ValueError(f"alpha must be a number or a 0-dimensional tensor, got shape {tuple(alpha.shape)}")
-        return  # its value stays on its device
-    if not (0 <= alpha <= largest and math.isfinite(alpha)):
-        accepted = f"from 0 to {largest:g}" if math.isfinite(largest) else "finite and at least 0"
-        raise ValueError(f"alpha must be {accepted}, got {alpha}")
-
-
-def _check(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str) -> bool:
-    """Checks what does not need the device; returns whether the target holds probabilities."""
-    if not input.is_floating_point():
-        raise TypeError(f"input must hold floating-point logits, got {input.dtype}")
-    if input.ndim < 1:
-        raise ValueError("input must have a class dimension: (C,), (N, C) or (N, C, d1, …), got a scalar")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-    class_dim = 0 if input.ndim == 1 else 1
-    classes = input.shape[class_dim]
-    soft = target.is_floating_point()
-    expected = input.shape if soft else input.shape[:class_dim] + input.shape[class_dim + 1 :]
-    if target.shape != expected:
-        kind = "probabilities" if soft else "class indices"
-        raise ValueError(
-            f"target with {kind} must have shape {tuple(expected)} for input {tuple(input.shape)}, "
-            f"got {tuple(target.shape)}"
-        )
-    if not soft and target.dtype not in (torch.int64, torch.uint8):
-        raise TypeError(f"target must hold int64 class indices or floating-point probabilities, got {target.dtype}")
-    if weight is not None and weight.shape != (classes,):
-        raise ValueError(f"weight must have shape ({classes},), got {tuple(weight.shape)}")
-    return soft
-
-
-def _check_indices(target: Tensor, classes: int, ignored: Tensor) -> None:
-    """Names a class index out of range, where looking costs no synchronisation and does not break a graph."""
-    if target.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return
-    wrong = ((target < 0) | (target >= classes)) & ~ignored
-    if bool(wrong.any()):
-        raise IndexError(f"target: class index {int(target[wrong][0])} is outside 0..{classes - 1}")
-
-
-def _penalized(
-    penalty: Callable[[Rows], Tensor],
-    alpha: float | Tensor,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-    *,
-    label_smoothing: float = 0.0,
-    largest_alpha: float = math.inf,
-) -> Tensor:
-    """Cross-entropy + alpha · penalty, per sample, weighted and reduced."""
-    _check_alpha(alpha, largest_alpha)
-    if not isinstance(alpha, Tensor) and alpha == 0:
+    check_number("alpha", alpha)
+    if num_items is None and _is_zero(alpha):
         return F.cross_entropy(
             input,
             target,
@@ -171,46 +73,75 @@ def _penalized(
             reduction=reduction,
             label_smoothing=label_smoothing,
         )
-    soft = _check(input, target, weight, ignore_index, reduction)
-    class_dim = 0 if input.ndim == 1 else 1
-    classes = input.shape[class_dim]
-    shape = input.shape[:class_dim] + input.shape[class_dim + 1 :]
-    logits = _in_rows(input, class_dim).to(torch.promote_types(input.dtype, torch.float32))
-    if soft:
-        labels = _in_rows(target, class_dim).to(logits.dtype)
-        ignored = torch.zeros((), dtype=torch.bool, device=target.device)
+    check_number("label_smoothing", label_smoothing, high=1.0)
+    batch = prepare(input, target, weight, ignore_index, reduction, num_items)
+    log_q = batch.logits.log_softmax(1)
+    penalty = max_sup_penalty(batch.logits, log_q)
+    if label_smoothing == 0.0:
+        loss = batch.weigh(batch.cross_entropy(log_q) + alpha * penalty)
     else:
-        flat = target.reshape(-1).long()
-        ignored = flat == ignore_index
-        _check_indices(flat, classes, ignored)
-        labels = flat.masked_fill(ignored, 0)
-    rows = Rows(logits, F.log_softmax(logits, dim=1), labels)
-    weights = None if weight is None else weight.to(logits.dtype)
-    sample_weights = weights[labels] if weights is not None and not soft else None
-    if label_smoothing or (soft and weights is not None):
-        ce = F.cross_entropy(logits, labels, weight=weights, label_smoothing=label_smoothing, reduction="none")
-    else:
-        ce = -rows.of_target()
-        ce = ce if sample_weights is None else ce * sample_weights
-    added = penalty(rows) if sample_weights is None else penalty(rows) * sample_weights
-    loss = (ce + alpha * added).masked_fill(ignored, 0.0)
-    # cross_entropy keeps the dtype of its input, and autocast runs it in float32.
-    dtype = torch.float32 if torch.is_autocast_enabled(input.device.type) else input.dtype
-    dtype = torch.promote_types(dtype, torch.float64) if input.dtype == torch.float64 else dtype
-    if reduction == "none":
-        return loss.reshape(shape).to(dtype)
-    total = loss.sum()
-    if reduction == "mean":
-        if soft:
-            total = total / labels.shape[0]
-        else:
-            kept = (~ignored).to(logits.dtype)
-            total = total / (kept if sample_weights is None else kept * sample_weights).sum()
-    return total.to(dtype)
+        # PyTorch's smoothing does not scale with the class weight of the sample.
+        smoothed = F.cross_entropy(
+            batch.logits, batch.target, weight=batch.weight, reduction="none", label_smoothing=label_smoothing
+        )
+        loss = smoothed + batch.weigh(alpha * penalty)
+    return batch.reduce(loss, reduction, num_items)
 
 
-def _in_rows(x: Tensor, class_dim: int) -> Tensor:
-    """(N, C, d1, …) or (C,) to rows (M, C)."""
-    if x.ndim == 2:
-        return x
-    return x.movedim(class_dim, -1).reshape(-1, x.shape[class_dim])
+def label_smoothing_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    alpha: Number = 0.1,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    num_items: Number | None = None,
+) -> Tensor:
+    r"""Cross-entropy with label smoothing, written as what it adds to the loss.
+
+    Per sample, with logits z: ``loss = cross_entropy(z, target) + alpha * (z_gt - mean_k z_k)``, equal to cross-entropy
+    against ``(1 - alpha) * y + alpha / K`` and to PyTorch's ``label_smoothing=alpha``, but for two cases: the mean runs
+    over the logits that are not −inf, where PyTorch gives inf; and with class indices a class weight scales the
+    sample's whole loss, where PyTorch weighs each term of the smoothed sum by its own class.
+
+    Args:
+        input: logits, (C,), (N, C) or (N, C, d1, …), floating point. 16-bit logits are computed in float32.
+        target: class indices, () or (N,) or (N, d1, …); or probabilities in the shape of `input`, for which
+            z_gt is their expectation ``sum_k target_k z_k`` (mixup, CutMix).
+        alpha: strength, in [0, 1]. At 0 the result is that of `torch.nn.functional.cross_entropy`.
+        weight: one weight per class, (C,); see `max_sup_cross_entropy`.
+        ignore_index: class index of the samples to leave out.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        num_items: with ``reduction="mean"``, divides the sum instead of the mean's own divisor.
+
+    Returns:
+        A scalar, or for ``reduction="none"`` a tensor of the target's sample shape, in the dtype of `cross_entropy`.
+
+    Raises:
+        TypeError, ValueError, IndexError: as `max_sup_cross_entropy`.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
+        >>> label_smoothing_cross_entropy(logits, torch.tensor([1]), alpha=0.1)  # 1.4076 + 0.1 * (1 - 1)
+        tensor(1.4076)
+
+    Reference:
+        Szegedy et al., Rethinking the Inception Architecture, CVPR 2016; arXiv 2502.15798, Eq. 1-3.
+    """
+    check_number("alpha", alpha, high=1.0)
+    if num_items is None and _is_zero(alpha):
+        return F.cross_entropy(input, target, weight=weight, ignore_index=ignore_index, reduction=reduction)
+    batch = prepare(input, target, weight, ignore_index, reduction, num_items)
+    log_q = batch.logits.log_softmax(1)
+    penalty = label_smoothing_penalty(log_q, batch.target)
+    loss = batch.weigh(batch.cross_entropy(log_q) + alpha * penalty)
+    return batch.reduce(loss, reduction, num_items)
+
+
+def _is_zero(alpha: Number) -> bool:
+    """Whether alpha is certainly 0, as far as that can be known for free; then cross_entropy itself does the work."""
+    if isinstance(alpha, Tensor):
+        return not alpha.requires_grad and readable(alpha) and float(alpha) == 0.0
+    return alpha == 0

@@ -1,0 +1,215 @@
+"""From a caller's arguments to rows (N, K), and from one loss per row to what the caller asked for.
+
+The one place that owns shapes, dtypes, `weight`, `ignore_index`, `reduction` and `num_items`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maxsup.methods.common import cross_entropy, readable
+
+REDUCTIONS = ("mean", "sum", "none")
+Number = float | Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A checked batch: every sample (every position of a dense input) is a row."""
+
+    logits: Tensor  # (N, K), float32 or float64
+    target: Tensor  # (N,) class indices, 0 in ignored rows; or (N, K) probabilities
+    keep: Tensor | None  # (N,) False in ignored rows; None if there are certainly none
+    weight: Tensor | None  # (K,) class weights
+    shape: torch.Size  # of the loss at reduction="none"
+    dtype: torch.dtype  # of the loss
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether the target holds a probability per class."""
+        return self.target.dim() == 2
+
+    def cross_entropy(self, log_q: Tensor) -> Tensor:
+        """Cross-entropy per row; class weights act inside the sum for probability targets, as in PyTorch."""
+        if self.probabilities and self.weight is not None:
+            return cross_entropy(log_q, self.target * self.weight)
+        return cross_entropy(log_q, self.target)
+
+    def row_weights(self) -> Tensor | None:
+        """The weight of each row's whole loss, for class indices: the weight of its class."""
+        if self.probabilities or self.weight is None:
+            return None
+        return self.weight[self.target]
+
+    def weigh(self, loss: Tensor) -> Tensor:
+        """`loss` times the row weights."""
+        weights = self.row_weights()
+        return loss if weights is None else loss * weights
+
+    def reduce(self, loss: Tensor, reduction: str, num_items: Number | None) -> Tensor:
+        """Reduces the weighed loss per row; the mean divides by the weights of the rows that count."""
+        if self.keep is not None:
+            loss = torch.where(self.keep, loss, 0.0)
+        if reduction == "none":
+            return loss.reshape(self.shape).to(self.dtype)
+        if num_items is not None:
+            return (loss.sum() / num_items).to(self.dtype)
+        if reduction == "sum":
+            return loss.sum().to(self.dtype)
+        weights = self.row_weights()
+        if weights is None and self.keep is None:
+            return loss.mean().to(self.dtype)
+        if weights is None:
+            assert self.keep is not None
+            weights = self.keep
+        elif self.keep is not None:
+            weights = torch.where(self.keep, weights, 0.0)
+        return (loss.sum() / weights.sum()).to(self.dtype)
+
+
+def prepare(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    num_items: Number | None,
+    *,
+    probabilities: bool = True,
+) -> Batch:
+    """Checks the arguments that every function has in common and flattens the batch to rows."""
+    _check_options(reduction, num_items)
+    _check_logits(input)
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a tensor, got {type(target).__name__}")
+    classes = input.shape[0] if input.dim() == 1 else input.shape[1]
+    if classes == 0:
+        raise ValueError(f"input must have at least one class, got shape {tuple(input.shape)}")
+    dtype = torch.float32 if input.dtype in (torch.float16, torch.bfloat16) else input.dtype
+    logits = _rows(input).to(dtype)
+    if weight is not None:
+        weight = check_weight(weight, classes).to(device=logits.device, dtype=dtype)
+    keep = None
+    if target.shape == input.shape:
+        if not probabilities:
+            raise ValueError(
+                f"target must hold class indices: this loss has no definition for probabilities of shape "
+                f"{tuple(target.shape)}"
+            )
+        _check_probabilities(target, ignore_index)
+        shape = _sample_shape(input)
+        result_dtype = torch.result_type(input, target)
+        rows = _rows(target)
+    else:
+        _check_indices(input, target)
+        shape = target.shape
+        result_dtype = input.dtype
+        rows, keep = _indices(target.reshape(-1).long(), ignore_index, classes)
+    if torch.is_autocast_enabled(input.device.type) and result_dtype in (torch.float16, torch.bfloat16):
+        result_dtype = torch.float32  # as autocast does for cross_entropy
+    return Batch(logits, rows, keep, weight, shape, result_dtype)
+
+
+def check_number(name: str, value: Number, low: float = 0.0, high: float = math.inf) -> None:
+    """Raises unless `value` is a finite number in [low, high] or a 0-dim tensor (whose value is not read)."""
+    accepted = f"a number of at least {low:g}" if high == math.inf else f"a number from {low:g} to {high:g}"
+    if isinstance(value, Tensor):
+        if value.dim() != 0:
+            raise ValueError(f"{name} must be {accepted} or a 0-dim tensor, got a tensor of shape {tuple(value.shape)}")
+    elif not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be {accepted} or a 0-dim tensor, got {value!r}")
+    elif not (low <= value <= high and math.isfinite(value)):
+        raise ValueError(f"{name} must be {accepted}, got {value}")
+
+
+def check_weight(weight: Tensor, classes: int | None = None) -> Tensor:
+    """Raises unless `weight` is a vector of finite class weights."""
+    expected = "one finite weight per class" if classes is None else f"one finite weight for each of {classes} classes"
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a tensor with {expected}, got {type(weight).__name__}")
+    if not weight.is_floating_point():
+        raise TypeError(f"weight must be a floating-point tensor with {expected}, got {weight.dtype}")
+    if weight.dim() != 1 or (classes is not None and weight.shape[0] != classes):
+        raise ValueError(f"weight must have {expected}, got shape {tuple(weight.shape)}")
+    if readable(weight) and not bool(weight.isfinite().all()):
+        bad = int((~weight.isfinite()).nonzero()[0])
+        raise ValueError(f"weight must have {expected}, got {float(weight[bad])} for class {bad}")
+    return weight
+
+
+def _check_options(reduction: str, num_items: Number | None) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    if num_items is None:
+        return
+    if reduction != "mean":
+        raise ValueError(f"num_items takes the place of the mean's divisor: reduction must be mean, got {reduction!r}")
+    check_number("num_items", num_items)
+    if not isinstance(num_items, Tensor) and num_items == 0:
+        raise ValueError("num_items must be above 0, got 0")
+
+
+def _check_logits(input: Tensor) -> None:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a tensor of logits, got {type(input).__name__}")
+    if not input.is_floating_point():
+        raise TypeError(f"input must hold floating-point logits, got {input.dtype}")
+    if input.dim() == 0:
+        raise ValueError("input must have shape (C,), (N, C) or (N, C, d1, …), got a 0-dim tensor")
+
+
+def _check_probabilities(target: Tensor, ignore_index: int) -> None:
+    if not target.is_floating_point():
+        raise TypeError(
+            f"target has the shape of input {tuple(target.shape)} and must then hold floating-point probabilities, "
+            f"got {target.dtype}"
+        )
+    if ignore_index >= 0:
+        raise ValueError(f"ignore_index is defined for class indices only, got {ignore_index} with probability targets")
+
+
+def _check_indices(input: Tensor, target: Tensor) -> None:
+    expected = input.shape[:1] + input.shape[2:] if input.dim() > 1 else torch.Size()
+    if target.shape != expected and not (input.dim() == 1 and target.shape == (1,)):
+        raise ValueError(
+            f"target must have shape {tuple(expected)} (class indices) or {tuple(input.shape)} (probabilities) for "
+            f"input of shape {tuple(input.shape)}, got {tuple(target.shape)}"
+        )
+    if target.dtype not in (torch.int64, torch.uint8):
+        raise TypeError(f"target must hold class indices as torch.int64 or torch.uint8, got {target.dtype}")
+
+
+def _indices(target: Tensor, ignore_index: int, classes: int) -> tuple[Tensor, Tensor | None]:
+    """The indices with 0 in ignored rows, and the mask of the rows to keep."""
+    if readable(target) and target.numel():
+        low, high = (int(bound) for bound in target.aminmax())
+        if low >= 0 and high < classes and not low <= ignore_index <= high:
+            return target, None
+    keep = target != ignore_index
+    rows = torch.where(keep, target, 0)
+    if readable(target):
+        wrong = ((rows < 0) | (rows >= classes)).nonzero()
+        if len(wrong):
+            # The type that cross_entropy raises.
+            raise IndexError(
+                f"target must hold class indices from 0 to {classes - 1}, or {ignore_index} (ignore_index), "
+                f"got {int(rows[wrong[0, 0]])}"
+            )
+    return rows, keep
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """(C,), (N, C) or (N, C, d1, …) -> (N·d1·…, C)."""
+    if tensor.dim() == 2:
+        return tensor
+    if tensor.dim() == 1:
+        return tensor.unsqueeze(0)
+    return tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
+
+
+def _sample_shape(input: Tensor) -> torch.Size:
+    return torch.Size() if input.dim() == 1 else input.shape[:1] + input.shape[2:]
