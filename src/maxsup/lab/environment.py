@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -59,12 +59,23 @@ def hardware() -> Json:
     }
 
 
-def git_state() -> Json:
-    """The commit of the source tree and whether it has uncommitted changes; None outside a git checkout of maxsup."""
-    root = Path(__file__).resolve().parents[3]
-    nothing = {"git_commit": None, "git_dirty": None}
+def source_state() -> Json:
+    """Which code ran: the commit (None outside a git checkout of maxsup), and a hash that needs no git.
+
+    `source_sha256` runs over the package's Python files, names and contents in order of name.
+    """
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(package).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return {**_git_state(package.parents[1]), "source_sha256": digest.hexdigest()}
+
+
+def _git_state(root: Path) -> Json:
     if not (root / ".git").exists():  # an installed package inside somebody else's repository is not that commit
-        return nothing
+        return {"git_commit": None, "git_dirty": None}
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]
@@ -72,6 +83,5 @@ def git_state() -> Json:
 
     try:
         return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError) as error:
-        print(f"maxsup: the records will name no commit: {error}", file=sys.stderr)
-        return nothing
+    except (OSError, subprocess.SubprocessError):  # no git, or a checkout without its objects: the hash says enough
+        return {"git_commit": None, "git_dirty": None}

@@ -324,7 +324,7 @@ def _train(
         info = {"method": method, "seed": seed, "recipe": as_json(recipe)}
         started = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
         where = {"versions": environment.versions(), "hardware": environment.hardware()}
-        records.write_json(directory / "run.json", {**info, **environment.git_state(), **where, **started})
+        records.write_json(directory / "run.json", {**info, **environment.source_state(), **where, **started})
     with _reproducible(recipe.cpu_threads, on_cpu=accelerator.device.type == "cpu"):
         on_device = dataclasses.replace(data, train=data.train.to(accelerator.device))
         run = _build(recipe, method, seed, data, accelerator)

@@ -49,7 +49,9 @@ def page(comparison: Comparison, summary: Json) -> str:
     settings: list[Json] = []
     for run in comparison.runs:
         setting: Json = {
-            key: run.info[key] for key in ("hardware", "versions", "git_commit", "git_dirty") if key in run.info
+            key: run.info[key]
+            for key in ("hardware", "versions", "git_commit", "git_dirty", "source_sha256")
+            if key in run.info
         }
         if setting and setting not in settings:
             settings.append(setting)

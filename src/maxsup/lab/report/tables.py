@@ -29,7 +29,8 @@ def _digits(spread: float | None, percent: bool) -> int:
     least, most = (1, 3) if percent else (3, 5)
     if not spread or not math.isfinite(spread):
         return least + 1
-    return min(most, max(least, 1 - math.floor(math.log10(spread))))
+    rounded = float(f"{spread:.1e}")  # 0.99… shows as 1.0, and needs a digit less than 0.98
+    return min(most, max(least, 1 - math.floor(math.log10(rounded))))
 
 
 def _scaled(value: float, measure: Measure) -> float:
