@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -95,7 +96,15 @@ def test_damaged_runs_are_counted_and_left_out(tmp_path):
 def test_write_report_writes_every_file_and_is_repeatable(tmp_path):
     factory.comparison(tmp_path)
     paths = write_report(tmp_path)
-    assert [path.name for path in paths] == ["summary.json", "summary.csv", "summary.md", "summary.tex", "report.html"]
+    assert [path.name for path in paths] == [
+        "summary.json",
+        "summary.csv",
+        "summary.md",
+        "summary.tex",
+        "training-curves.svg",
+        "report.html",
+    ]
+    ElementTree.fromstring((tmp_path / "training-curves.svg").read_text())  # well-formed on its own
     first = {path.name: path.read_bytes() for path in paths}
     assert {path.name: path.read_bytes() for path in write_report(tmp_path)} == first
     assert read_json(tmp_path / "summary.json")["reference"] == "cross-entropy"

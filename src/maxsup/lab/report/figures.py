@@ -80,3 +80,9 @@ def svg(figure: Figure) -> str:
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
+
+
+def standalone(element: str) -> str:
+    """An SVG element as a file of its own: on white, for papers and for readers with a dark background."""
+    start = element.index(">") + 1
+    return f'{element[:start]}\n <rect width="100%" height="100%" fill="white"/>{element[start:]}'

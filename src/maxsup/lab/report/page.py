@@ -15,7 +15,7 @@ from maxsup.lab.report.summary import summarize
 
 
 def write_report(directory: Path) -> list[Path]:
-    """Writes summary.json, .csv, .md, .tex and report.html into a comparison's folder; returns their paths.
+    """Writes summary.json, .csv, .md, .tex, the figures and report.html into a comparison's folder; returns the paths.
 
     Runs that are missing, unfinished, diverged, failed or damaged are named in the report; they never stop it.
 
@@ -25,18 +25,20 @@ def write_report(directory: Path) -> list[Path]:
     comparison = records.read_comparison(directory)
     summary = summarize(comparison)
     records.write_json(directory / "summary.json", summary)
+    curves = figures.training_curves(comparison)
     texts = {
         "summary.csv": tables.csv_text(summary),
         "summary.md": tables.markdown(summary),
         "summary.tex": tables.latex(summary),
-        "report.html": page(comparison, summary),
+        "training-curves.svg": figures.standalone(curves),
+        "report.html": page(comparison, summary, curves),
     }
     for name, text in texts.items():
         records.write_text(directory / name, text)
     return [directory / name for name in ("summary.json", *texts)]
 
 
-def page(comparison: Comparison, summary: Json) -> str:
+def page(comparison: Comparison, summary: Json, curves: str) -> str:
     """The report as one self-contained HTML page."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("maxsup.lab.report", "."),
@@ -61,7 +63,7 @@ def page(comparison: Comparison, summary: Json) -> str:
         comparison=comparison,
         grids=tables.grids(summary),
         legend=tables.legend(),
-        curves=figures.training_curves(comparison),
+        curves=curves,
         recipe=json.dumps(comparison.recipe, indent=2),
         settings=[json.dumps(setting, indent=2) for setting in settings],
         reference=summary["reference"],
