@@ -187,7 +187,7 @@ def _train(arguments: Sequence[str]) -> int:
             on_epoch=on_epoch,
         )
     if result["status"] == "diverged":
-        print(f"diverged in epoch {result['epochs']}: the loss is not finite any more (recorded in {options.out})")
+        print(f"diverged in epoch {result['epochs'] + 1}: the loss is not finite any more (recorded in {options.out})")
         return 0
     for split, measured in result["measures"].items():
         shown = ", ".join(f"{name} {value:.4g}" for name, value in measured.items() if value is not None)

@@ -18,6 +18,15 @@ def test_replacing_leaves_the_old_file_and_no_other_when_the_writer_fails(tmp_pa
     assert os.listdir(tmp_path) == ["result.json"]
 
 
+def test_a_failed_write_names_its_file(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/a\.json'"),
+        replacing(tmp_path / "a.json"),
+    ):
+        raise full
+
+
 def test_written_files_follow_the_umask(tmp_path):
     before = os.umask(0o022)
     try:
