@@ -2,11 +2,26 @@
 
 from maxsup import functional, losses, metrics, schedules
 from maxsup._version import __version__
-from maxsup.losses import LabelSmoothingCrossEntropyLoss, MaxSupCrossEntropyLoss
+from maxsup.losses import (
+    ConfidencePenaltyLoss,
+    LabelSmoothingCrossEntropyLoss,
+    LabelSmoothingErrorEnhancementLoss,
+    LabelSmoothingRegularizationLoss,
+    LogitPenaltyLoss,
+    MaxSupCrossEntropyLoss,
+    OnlineLabelSmoothingLoss,
+    ZipfLabelSmoothingLoss,
+)
 
 __all__ = [
+    "ConfidencePenaltyLoss",
     "LabelSmoothingCrossEntropyLoss",
+    "LabelSmoothingErrorEnhancementLoss",
+    "LabelSmoothingRegularizationLoss",
+    "LogitPenaltyLoss",
     "MaxSupCrossEntropyLoss",
+    "OnlineLabelSmoothingLoss",
+    "ZipfLabelSmoothingLoss",
     "__version__",
     "functional",
     "losses",

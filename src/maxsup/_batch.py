@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maxsup.methods.common import cross_entropy, readable
+from maxsup.methods.common import Number, cross_entropy, readable
 
 REDUCTIONS = ("mean", "sum", "none")
-Number = float | Tensor
 
 
 @dataclass(frozen=True)
@@ -126,6 +125,12 @@ def check_number(name: str, value: Number, low: float = 0.0, high: float = math.
         raise ValueError(f"{name} must be {accepted}, got {value}")
 
 
+def check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:
+    """Raises unless `value` is one of `accepted`."""
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
+
+
 def check_weight(weight: Tensor, classes: int | None = None) -> Tensor:
     """Raises unless `weight` is a vector of finite class weights."""
     expected = "one finite weight per class" if classes is None else f"one finite weight for each of {classes} classes"
@@ -142,8 +147,7 @@ def check_weight(weight: Tensor, classes: int | None = None) -> Tensor:
 
 
 def _check_options(reduction: str, num_items: Number | None) -> None:
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    check_choice("reduction", reduction, REDUCTIONS)
     if num_items is None:
         return
     if reduction != "mean":

@@ -3,47 +3,59 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from maxsup import functional
-from maxsup._batch import REDUCTIONS, check_number, check_weight
+from maxsup._batch import REDUCTIONS, check_choice, check_number, check_weight
+from maxsup.methods.common import Number
+from maxsup.methods.online_label_smoothing import first_table, next_table
 
-__all__ = ["LabelSmoothingCrossEntropyLoss", "MaxSupCrossEntropyLoss"]
+__all__ = [
+    "ConfidencePenaltyLoss",
+    "LabelSmoothingCrossEntropyLoss",
+    "LabelSmoothingErrorEnhancementLoss",
+    "LabelSmoothingRegularizationLoss",
+    "LogitPenaltyLoss",
+    "MaxSupCrossEntropyLoss",
+    "OnlineLabelSmoothingLoss",
+    "ZipfLabelSmoothingLoss",
+]
 
 
 class _Loss(nn.Module):
-    """Options common to all losses; the numbers in `bounds` are 0-dim buffers.
+    """`alpha`, `weight`, `ignore_index` and `reduction`, which all losses have.
 
-    Buffers, because a compiled step reads them at run time: a new value recompiles nothing, and `state_dict` has it.
-    Assigning a number (``loss.alpha = 0.2``) checks it and writes into the buffer.
+    `alpha` is a 0-dim buffer, because a compiled step reads it at run time: a new value recompiles nothing, and
+    `state_dict` has it. Assigning a number (``loss.alpha = 0.2``) checks it and writes into the buffer.
     """
 
-    bounds: ClassVar[dict[str, float]] = {}  # name -> highest value accepted; the lowest is 0
+    bounds: ClassVar[dict[str, float]] = {
+        "alpha": math.inf
+    }  # numbers in buffers: the highest accepted; the lowest is 0
+    alpha: Tensor
     weight: Tensor | None
 
     def __init__(
         self,
+        alpha: float,
         *,
         weight: Tensor | None = None,
         ignore_index: int = -100,
         reduction: str = "mean",
-        **numbers: float,
     ) -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-        for name, value in numbers.items():
-            check_number(name, value, high=self.bounds[name])
-            self.register_buffer(name, torch.tensor(float(value)))
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_number("alpha", alpha, high=self.bounds["alpha"])
+        self.register_buffer("alpha", torch.tensor(float(alpha)))
         self.register_buffer("weight", None if weight is None else check_weight(weight))
         self.ignore_index = ignore_index
         self.reduction = reduction
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self.bounds and name in self._buffers and not isinstance(value, Tensor):
+        if name in self.bounds and not isinstance(value, Tensor):
             check_number(name, value, high=self.bounds[name])
             buffer = self._buffers[name]
             assert buffer is not None
@@ -51,8 +63,11 @@ class _Loss(nn.Module):
         else:
             super().__setattr__(name, value)
 
+    def _options(self) -> dict[str, Any]:
+        return {"weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
+
     def extra_repr(self) -> str:
-        """The numbers and the options that differ from their defaults."""
+        """The numbers, and the options that differ from their defaults."""
         parts = [f"{name}={float(getattr(self, name)):g}" for name in self.bounds]
         if self.weight is not None:
             parts.append(f"weight=<{len(self.weight)} classes>")
@@ -79,9 +94,6 @@ class MaxSupCrossEntropyLoss(_Loss):
         tensor(0.5076)
     """
 
-    bounds: ClassVar[dict[str, float]] = {"alpha": math.inf}
-    alpha: Tensor
-
     def __init__(
         self,
         alpha: float = 0.1,
@@ -91,25 +103,18 @@ class MaxSupCrossEntropyLoss(_Loss):
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction, alpha=alpha)
+        super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
         check_number("label_smoothing", label_smoothing, high=1.0)
         self.label_smoothing = label_smoothing
 
-    def forward(self, input: Tensor, target: Tensor, *, num_items: float | Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
         """The loss of logits `input` at `target`."""
         return functional.max_sup_cross_entropy(
-            input,
-            target,
-            self.alpha,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
-            num_items=num_items,
+            input, target, self.alpha, label_smoothing=self.label_smoothing, num_items=num_items, **self._options()
         )
 
     def extra_repr(self) -> str:
-        """As the base class, with the smoothing if there is any."""
+        """As of every loss, and the smoothing if there is any."""
         smoothing = f", label_smoothing={self.label_smoothing:g}" if self.label_smoothing else ""
         return super().extra_repr() + smoothing
 
@@ -119,9 +124,7 @@ class LabelSmoothingCrossEntropyLoss(_Loss):
 
     Args:
         alpha: strength, in [0, 1]; kept in the buffer `alpha`, assignable.
-        weight: one weight per class.
-        ignore_index: class index of the samples to leave out.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        weight, ignore_index, reduction: as in `MaxSupCrossEntropyLoss`.
 
     Example:
         >>> loss = LabelSmoothingCrossEntropyLoss(alpha=0.1)
@@ -130,7 +133,6 @@ class LabelSmoothingCrossEntropyLoss(_Loss):
     """
 
     bounds: ClassVar[dict[str, float]] = {"alpha": 1.0}
-    alpha: Tensor
 
     def __init__(
         self,
@@ -140,16 +142,263 @@ class LabelSmoothingCrossEntropyLoss(_Loss):
         ignore_index: int = -100,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction, alpha=alpha)
+        super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
 
-    def forward(self, input: Tensor, target: Tensor, *, num_items: float | Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
         """The loss of logits `input` at `target`."""
         return functional.label_smoothing_cross_entropy(
+            input, target, self.alpha, num_items=num_items, **self._options()
+        )
+
+
+class LabelSmoothingRegularizationLoss(_Loss):
+    """`maxsup.functional.label_smoothing_regularization_cross_entropy` as a module.
+
+    Args:
+        alpha: strength, at least 0; kept in the buffer `alpha`, assignable.
+        form: what divides the sum: ``"terms"`` (Table 1) or ``"classes"`` (Eq. 5).
+        weight, ignore_index, reduction: as in `MaxSupCrossEntropyLoss`.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.1,
+        *,
+        form: Literal["terms", "classes"] = "terms",
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
+        check_choice("form", form, ("terms", "classes"))
+        self.form = form
+
+    def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
+        """The loss of logits `input` at class indices `target`."""
+        return functional.label_smoothing_regularization_cross_entropy(
+            input, target, self.alpha, form=self.form, num_items=num_items, **self._options()
+        )
+
+    def extra_repr(self) -> str:
+        """As of every loss, and the form."""
+        return f"{super().extra_repr()}, form={self.form!r}"
+
+
+class LabelSmoothingErrorEnhancementLoss(_Loss):
+    """`maxsup.functional.label_smoothing_error_enhancement_cross_entropy` as a module.
+
+    Args:
+        alpha: strength, at least 0; kept in the buffer `alpha`, assignable.
+        form: ``"terms"`` or ``"max"`` (the two rows of Table 1), or ``"classes"`` (Eq. 5).
+        weight, ignore_index, reduction: as in `MaxSupCrossEntropyLoss`.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.1,
+        *,
+        form: Literal["terms", "classes", "max"] = "terms",
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
+        check_choice("form", form, ("terms", "classes", "max"))
+        self.form = form
+
+    def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
+        """The loss of logits `input` at class indices `target`."""
+        return functional.label_smoothing_error_enhancement_cross_entropy(
+            input, target, self.alpha, form=self.form, num_items=num_items, **self._options()
+        )
+
+    def extra_repr(self) -> str:
+        """As of every loss, and the form."""
+        return f"{super().extra_repr()}, form={self.form!r}"
+
+
+class OnlineLabelSmoothingLoss(_Loss):
+    """`maxsup.functional.online_label_smoothing_cross_entropy` with its table, which `next_epoch()` renews.
+
+    In training mode the module adds up, per class, the predictions of the samples that are predicted right. At the
+    epoch's end call `next_epoch()`: their means become the table, a class without any gets the uniform row. Under
+    `torch.distributed` sums and counts are added over the processes first. Table, sums and counts are buffers and in
+    `state_dict`. Keep the module out of a DDP wrapper, which would overwrite its sums with those of rank 0.
+
+    Args:
+        num_classes: C.
+        alpha: weight of the soft loss, in [0, 1]; kept in the buffer `alpha`, assignable.
+        init: the first epoch is ``"uniform"``, label smoothing of strength `smoothing`, or ``"zeros"``, where the soft
+            loss is 0 and (1 − alpha) of the cross-entropy remains (the authors' way on CIFAR).
+        smoothing: strength of the first epoch's label smoothing, at most `alpha`.
+        weight, ignore_index, reduction: as in `MaxSupCrossEntropyLoss`.
+
+    Example:
+        >>> loss = OnlineLabelSmoothingLoss(3)
+        >>> loss(torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0]))  # label smoothing of 0.1
+        tensor(0.5076)
+        >>> loss.next_epoch()
+        >>> loss.table  # class 0 was predicted right, with these probabilities; the others not
+        tensor([[0.6652, 0.2447, 0.0900],
+                [0.3333, 0.3333, 0.3333],
+                [0.3333, 0.3333, 0.3333]])
+    """
+
+    bounds: ClassVar[dict[str, float]] = {"alpha": 1.0}
+    table: Tensor
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        alpha: float = 0.5,
+        *,
+        init: Literal["uniform", "zeros"] = "uniform",
+        smoothing: float = 0.1,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        check_choice("init", init, ("uniform", "zeros"))
+        table = torch.zeros(num_classes, num_classes)
+        if init == "uniform" and alpha > 0:
+            check_number("smoothing", smoothing, high=alpha)
+            # The soft loss has weight alpha, so its label smoothing of smoothing / alpha is one of `smoothing` overall.
+            table = first_table(num_classes, smoothing / alpha)
+        self.register_buffer("table", table)
+        self.register_buffer("sums", torch.zeros(num_classes, num_classes))
+        self.register_buffer("counts", torch.zeros(num_classes))
+
+    def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
+        """The loss of logits `input` at class indices `target`; in training mode the predictions are remembered."""
+        return functional.online_label_smoothing_cross_entropy(
             input,
             target,
+            self.table,
             self.alpha,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
+            accumulate=(self.sums, self.counts) if self.training else None,
             num_items=num_items,
+            **self._options(),
         )
+
+    @torch.no_grad()
+    def next_epoch(self, group: distributed.ProcessGroup | None = None) -> None:
+        """Makes the epoch's means the table and starts afresh; every process of `group` has to call it."""
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(self.sums, group=group)
+            distributed.all_reduce(self.counts, group=group)
+        self.table.copy_(next_table(self.sums, self.counts))
+        self.sums.zero_()
+        self.counts.zero_()
+
+
+class ZipfLabelSmoothingLoss(_Loss):
+    """`maxsup.functional.zipf_label_smoothing_cross_entropy` as a module.
+
+    Args:
+        alpha: strength, at least 0; kept in the buffer `alpha`, assignable.
+        ranking: ``"dense"``, or ``"logits"`` to rank by the sample's own logits (not in the publication).
+        upsample: bilinear scale of the map of dense logits before the vote.
+        weight, ignore_index, reduction: as in `MaxSupCrossEntropyLoss`.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.1,
+        *,
+        ranking: Literal["dense", "logits"] = "dense",
+        upsample: int = 1,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
+        check_choice("ranking", ranking, ("dense", "logits"))
+        self.ranking = ranking
+        self.upsample = upsample
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        dense_logits: Tensor | None = None,
+        *,
+        num_items: Number | None = None,
+    ) -> Tensor:
+        """The loss of logits `input` at class indices `target`, with the logits of the positions that vote."""
+        return functional.zipf_label_smoothing_cross_entropy(
+            input,
+            target,
+            dense_logits,
+            self.alpha,
+            ranking=self.ranking,
+            upsample=self.upsample,
+            num_items=num_items,
+            **self._options(),
+        )
+
+    def extra_repr(self) -> str:
+        """As of every loss, and how the classes are ranked."""
+        return f"{super().extra_repr()}, ranking={self.ranking!r}, upsample={self.upsample}"
+
+
+class LogitPenaltyLoss(_Loss):
+    """`maxsup.functional.logit_penalty_cross_entropy` as a module.
+
+    Args:
+        alpha: strength, at least 0 (β of the publication); kept in the buffer `alpha`, assignable.
+        weight, ignore_index, reduction: as in `MaxSupCrossEntropyLoss`.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 2e-3,
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
+
+    def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
+        """The loss of logits `input` at `target`."""
+        return functional.logit_penalty_cross_entropy(input, target, self.alpha, num_items=num_items, **self._options())
+
+
+class ConfidencePenaltyLoss(_Loss):
+    """`maxsup.functional.confidence_penalty_cross_entropy` as a module.
+
+    Args:
+        alpha: strength, at least 0 (β of the publication); kept in the buffer `alpha`, assignable.
+        threshold: Γ of the hinge in nats, or None for the plain penalty.
+        weight, ignore_index, reduction: as in `MaxSupCrossEntropyLoss`.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.1,
+        *,
+        threshold: float | None = None,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
+        if threshold is not None:
+            check_number("threshold", threshold)
+        self.threshold = threshold
+
+    def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
+        """The loss of logits `input` at `target`."""
+        return functional.confidence_penalty_cross_entropy(
+            input, target, self.alpha, threshold=self.threshold, num_items=num_items, **self._options()
+        )
+
+    def extra_repr(self) -> str:
+        """As of every loss, and the threshold if there is one."""
+        threshold = "" if self.threshold is None else f", threshold={self.threshold:g}"
+        return super().extra_repr() + threshold

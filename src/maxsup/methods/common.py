@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+Number = float | Tensor
+
 
 def readable(*tensors: Tensor) -> bool:
     """Whether Python may look at the values: free on the CPU, a host synchronisation elsewhere.
