@@ -233,7 +233,7 @@ def _write_and_print_report(directory: Path) -> None:
 
     written = report.write_report(directory)
     console = Console()
-    for table in report.rich_tables(report.summarize(records.read_comparison(directory))):
+    for table in report.rich_tables(report.summarize(records.read_comparison(directory)), console.width):
         console.print(table)
     console.print(report.legend(), style="dim", highlight=False)
     print("written: " + ", ".join(str(path) for path in written))

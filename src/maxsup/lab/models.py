@@ -60,6 +60,7 @@ class ConvNet(nn.Module):
             nn.Conv2d(channels, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)
         )
         self.blocks = nn.Sequential(ResidualBlock(16, 16, 1), ResidualBlock(16, 32, 2), ResidualBlock(32, 64, 2))
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class ConvNet(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last feature map to logits (N, K), or to pooled features (N, 64)."""
-        pooled = x.mean(dim=(2, 3))
+        pooled: Tensor = self.global_pool(x).flatten(1)
         return pooled if pre_logits else cast(Tensor, self.fc(pooled))
 
     def get_classifier(self) -> nn.Module:

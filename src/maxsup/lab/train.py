@@ -9,7 +9,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,8 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 
-from maxsup import schedules
+from maxsup import OnlineLabelSmoothingLoss, schedules
+from maxsup.integrations.timm import DenseLogits, collect_dense_logits
 from maxsup.lab import data as datasets
 from maxsup.lab import environment, evaluate, models, records
 from maxsup.lab.methods import METHODS
@@ -82,6 +83,7 @@ def _seed(seed: int, part: int) -> int:
 class _Run:
     """What a run carries from epoch to epoch; `state_dict` of it is the checkpoint."""
 
+    method: str
     model: nn.Module
     optimizer: Any
     scheduler: Any
@@ -127,21 +129,28 @@ def _train_epoch(
     run.loss.train()
     total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     steps = 0
+    network = cast(models.Classifier, accelerator.unwrap_model(run.model)).backbone
     updates_per_epoch = math.ceil(len(data.train) / recipe.batch_size)
-    for step, (images, labels) in enumerate(
-        datasets.training_batches(data.train, recipe.data, recipe.batch_size, generator)
-    ):
-        run.scheduler.step_update(run.epoch * updates_per_epoch + step)
-        logits = run.model(images.contiguous(memory_format=torch.channels_last))
-        loss = run.loss(logits, labels)
-        accelerator.backward(loss)
-        run.optimizer.step()
-        run.optimizer.zero_grad()
-        # Sums stay on the device: the host reads them once an epoch.
-        total += torch.stack([loss.detach().double(), (logits.argmax(1) == labels).double().mean()])
-        steps += 1
+    with collect_dense_logits(network) if METHODS[run.method].dense else nullcontext() as dense:
+        for images, labels in datasets.training_batches(data.train, recipe.data, recipe.batch_size, generator):
+            run.scheduler.step_update(run.epoch * updates_per_epoch + steps)
+            logits = run.model(images.contiguous(memory_format=torch.channels_last))
+            loss = run.loss(logits, labels) if dense is None else run.loss(logits, labels, _dense(dense, accelerator))
+            accelerator.backward(loss)
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+            # Sums stay on the device: the host reads them once an epoch.
+            total += torch.stack([loss.detach().double(), (logits.argmax(1) == labels).double().mean()])
+            steps += 1
+    if isinstance(run.loss, OnlineLabelSmoothingLoss):
+        run.loss.next_epoch()
     mean_loss, accuracy = (total / steps).tolist()
     return mean_loss, accuracy
+
+
+def _dense(dense: DenseLogits, accelerator: Accelerator) -> Tensor:
+    with accelerator.autocast():
+        return dense().float()
 
 
 def _finish(run: _Run, data: datasets.DataSet, directory: Path, accelerator: Accelerator) -> Json:
@@ -218,7 +227,7 @@ def _build(recipe: Recipe, method: str, seed: int, data: datasets.DataSet, accel
     loss = how.build(recipe.alpha.start, data.num_classes).to(accelerator.device)
     alpha = alpha_schedule(loss, recipe.alpha, recipe.epochs) if how.scheduled else None
     prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
-    return _Run(prepared_model, prepared_optimizer, scheduler, loss, alpha)
+    return _Run(method, prepared_model, prepared_optimizer, scheduler, loss, alpha)
 
 
 def _accelerator() -> Accelerator:

@@ -98,17 +98,21 @@ def legend() -> str:
     return f"n: finished runs; {columns}."
 
 
-def rich_tables(summary: Json) -> list[Table]:
-    """The tables for a terminal; measures as rows, so that many columns fit a narrow one."""
+def rich_tables(summary: Json, width: int = 80) -> list[Table]:
+    """The tables for a terminal of `width` columns: measures as rows, and as many methods side by side as fit."""
     tables = []
     for grid in grids(summary):
-        table = Table(title=grid.title, title_justify="left", caption_justify="left")
-        table.add_column("")
-        for row in grid.rows:
-            table.add_column(row[0], justify="right")
-        for column, head in enumerate(grid.heads[1:], start=1):
-            table.add_row(head, *(row[column] for row in grid.rows))
-        tables.append(table)
+        cell = max(len(cell) for row in grid.rows for cell in row) + 3
+        together = max(1, (width - max(map(len, grid.heads)) - 4) // cell)
+        for first in range(0, len(grid.rows), together):
+            table = Table(title=grid.title if first == 0 else None, title_justify="left")
+            table.add_column("")
+            rows = grid.rows[first : first + together]
+            for row in rows:
+                table.add_column(row[0], justify="right")
+            for column, head in enumerate(grid.heads[1:], start=1):
+                table.add_row(head, *(row[column] for row in rows))
+            tables.append(table)
     return tables
 
 
