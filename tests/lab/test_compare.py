@@ -65,7 +65,7 @@ def test_a_worker_that_dies_fails_its_run_alone(tmp_path):
 
     failed = compare(TINY, ["cross-entropy", "max-sup"], [0], tmp_path, workers=1, show=kill_the_first)
     assert [(job.method, error) for job, error in failed] == [
-        ("cross-entropy", "the worker process died (exit code -9), perhaps for want of memory")
+        ("cross-entropy", "the worker process died (exit code -9, killed, perhaps for want of memory)")
     ]
     assert statuses(tmp_path)["max-sup", 0] == "finished"
     assert "exit code -9" in (run_directory(tmp_path, "cross-entropy", 0) / "error.txt").read_text()

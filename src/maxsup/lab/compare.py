@@ -57,13 +57,11 @@ def _work(connection: Connection, gpu: str | None) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    from maxsup.lab.train import train
-
     while True:
-        job: Job | None = connection.recv()
-        if job is None:
-            return
+        job: Job = connection.recv()
         try:
+            from maxsup.lab.train import train  # inside: what fails here is the job's error, with its traceback
+
             train(job.recipe, job.method, job.seed, job.directory, data_dir=job.data_dir)
         except Exception:
             connection.send(traceback.format_exc())
@@ -91,7 +89,8 @@ class _Worker:
             return str(self.connection.recv()) if self.connection.poll() else None
         except (EOFError, OSError):
             self.process.join()
-            return f"the worker process died (exit code {self.process.exitcode}), perhaps for want of memory"
+            reason = ", killed, perhaps for want of memory" if self.process.exitcode == -signal.SIGKILL else ""
+            return f"the worker process died (exit code {self.process.exitcode}{reason})"
 
     def stop(self) -> None:
         self.process.kill()
