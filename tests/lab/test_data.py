@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from maxsup.lab import data
-from maxsup.lab.data import DataError, Split, augment, load, load_digits, load_fashion_mnist, read_idx, training_batches
+from maxsup.lab.data import DataError, Split, augment, fashion_mnist, load, training_batches
+from maxsup.lab.data.digits import load_digits
+from maxsup.lab.data.fashion_mnist import load_fashion_mnist, read_idx
+from maxsup.lab.data.splits import resize
 from maxsup.lab.names import UnknownNameError
 from maxsup.lab.recipes import Data
 
@@ -57,6 +59,46 @@ def test_train_size_is_stratified_fixed_and_nested_in_the_training_images():
         load(Data(name="digits", train_size=5000))
 
 
+def test_classes_are_kept_and_renumbered_in_their_order_within_the_same_splits():
+    full, odd = load(Data(name="digits")), load(Data(name="digits", classes=(7, 1)))
+    assert odd.class_names == ("7", "1")
+    for part in ("train", "validation", "test"):
+        whole, kept = getattr(full, part), getattr(odd, part)
+        is_kept = (whole.labels == 7) | (whole.labels == 1)
+        assert torch.equal(kept.images, whole.images[is_kept])
+        assert torch.equal(kept.labels, (whole.labels[is_kept] == 1).long())
+    cut = load(Data(name="digits", classes=(7, 1), train_size=50))
+    assert cut.train.labels.bincount().tolist() == [25, 25]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ((0, 10), r"classes: 10 is not in 0\.\.9, the classes of digits"),
+        ((-1, 2), r"classes: -1 is not in 0\.\.9"),
+        ((3, 4, 3), "classes: 3 is given twice"),
+        ((3,), r"classes must name at least 2 of the 10 of digits, got \(3,\)"),
+        ((), r"classes must name at least 2 of the 10 of digits, got \(\)"),
+    ],
+)
+def test_wrong_classes_are_named(classes, message):
+    with pytest.raises(ValueError, match=message):
+        load(Data(name="digits", classes=classes))
+
+
+def test_resizing_is_bilinear_with_the_shorter_side_and_a_central_crop():
+    ramp = torch.tensor([[0, 100]], dtype=torch.uint8).view(1, 1, 1, 2).repeat(1, 1, 2, 1)
+    # Pixel centres at -0.25, 0.25, 0.75 and 1.25 of the old grid; the edges continue their pixel.
+    assert resize(ramp, 4)[0, 0].tolist() == [[0, 25, 75, 100]] * 4
+    # Shrinking by antialiased triangles of two old pixels' half-width: their weighted means.
+    halves = torch.tensor([0, 0, 200, 200], dtype=torch.uint8).view(1, 1, 1, 4).repeat(1, 1, 4, 1)
+    assert resize(halves, 2)[0, 0].tolist() == [[29, 171]] * 2  # (0·3 + 0·3 + 200·1)/7 = 28.6 and its mirror
+    wide = torch.arange(12, dtype=torch.uint8).view(1, 1, 2, 6)
+    assert resize(wide, 2)[0, 0].tolist() == [[2, 3], [8, 9]]
+    assert resize(wide.expand(3, 2, 2, 6), 5).shape == (3, 2, 5, 5)
+    assert load(Data(name="digits", image_size=28)).test.images.shape == (360, 1, 28, 28)
+
+
 def test_unknown_data_set_names_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean fashion-mnist"):
         load(Data(name="fashion-mnits"))
@@ -71,7 +113,7 @@ def test_idx_files_are_read_plain_and_gzipped(fashion_folder):
 
 def test_read_idx_agrees_with_torchvision():
     torchvision_mnist = pytest.importorskip("torchvision.datasets.mnist")
-    file = data.DEBIAN_FASHION_MNIST / "t10k-labels-idx1-ubyte.gz"
+    file = fashion_mnist.DEBIAN_FASHION_MNIST / "t10k-labels-idx1-ubyte.gz"
     if not file.exists():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
     import tempfile
@@ -115,7 +157,7 @@ def test_fashion_mnist_names_all_three_sources_when_none_works(tmp_path, monkeyp
         raise OSError("network is unreachable")
 
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", offline)
-    monkeypatch.setattr(data, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
     with pytest.raises(DataError) as caught:
         load_fashion_mnist(tmp_path / "mine")
     for part in (str(tmp_path / "mine"), str(tmp_path / "debian"), "dataset-fashion-mnist", "network is unreachable"):
@@ -123,7 +165,7 @@ def test_fashion_mnist_names_all_three_sources_when_none_works(tmp_path, monkeyp
 
 
 def test_debians_fashion_mnist_is_the_published_set():
-    if not data.DEBIAN_FASHION_MNIST.exists():
+    if not fashion_mnist.DEBIAN_FASHION_MNIST.exists():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
     loaded = load_fashion_mnist()
     assert [len(s) for s in (loaded.train, loaded.validation, loaded.test)] == [55_000, 5_000, 10_000]

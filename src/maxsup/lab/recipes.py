@@ -7,9 +7,10 @@ The field documentation below is what the command line shows.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class Data:
     """Data set; `maxsup list` names them."""
     train_size: int | None = None
     """Training images, drawn evenly over the classes and always the same ones; None takes all."""
+    classes: tuple[int, ...] | None = None
+    """Classes to keep, by index, renumbered in this order; None keeps all. `maxsup probe` then takes the others."""
+    image_size: int | None = None
+    """Side in pixels to which images are resized and centrally cropped; None keeps the data set's own."""
     pad_crop: int = 0
     """Pixels of zero padding before a random crop back to the image's size; 0 turns it off."""
     flip: bool = False
@@ -95,6 +100,8 @@ class Recipe:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if self.data.train_size is not None and self.data.train_size < 1:
             raise ValueError(f"data.train_size must be at least 1 or None, got {self.data.train_size}")
+        if self.data.image_size is not None and self.data.image_size < 1:
+            raise ValueError(f"data.image_size must be at least 1 or None, got {self.data.image_size}")
         # `not (x >= 0)` and not `x < 0`: NaN is refused too.
         for name, number in (
             ("optimizer.lr", self.optimizer.lr),
@@ -137,5 +144,5 @@ RECIPES = _by_name(digits_convnet, fashion_mnist_resnet18)
 
 
 def as_json(recipe: Recipe) -> dict[str, object]:
-    """The recipe as plain values, for records and comparison."""
-    return dataclasses.asdict(recipe)
+    """The recipe as plain values, for records and comparison; tuples as the lists that JSON gives back."""
+    return cast(dict[str, object], json.loads(json.dumps(dataclasses.asdict(recipe))))

@@ -1,0 +1,1 @@
+"""What finished runs show beyond their records: arrays and records out, no drawing; nothing is trained again."""

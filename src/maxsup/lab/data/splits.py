@@ -1,0 +1,135 @@
+"""Data sets as arrays: images, labels, fixed splits, and the changes of them that every data set offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The split belongs to the data set: it is the same for every recipe, method and seed.
+SPLIT_SEED = 0
+# Images resized at a time: they are floats meanwhile, four times as large.
+_RESIZE_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, C, H, W), uint8, and labels (N,), int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Split:
+        """The split on `device`."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def take(self, indices: Tensor) -> Split:
+        """The images at `indices`."""
+        return Split(self.images[indices], self.labels[indices])
+
+    def of_classes(self, classes: Sequence[int]) -> Split:
+        """The images of `classes` in their old order; their labels become positions in `classes`."""
+        kept = torch.isin(self.labels, torch.tensor(classes)).nonzero().squeeze(1)
+        new = torch.full((max(classes) + 1,), -1)
+        new[list(classes)] = torch.arange(len(classes))
+        return Split(self.images[kept], new[self.labels[kept]])
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set with its three splits; `mean` and `std` per channel, of the training images scaled to 0..1."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return self.train.images.shape[1]
+
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation per channel, shape (C, 1, 1)."""
+        images = self.train.images.double() / 255
+        return (
+            images.mean(dim=(0, 2, 3)).float().view(-1, 1, 1),
+            images.std(dim=(0, 2, 3)).float().view(-1, 1, 1),
+        )
+
+    def with_splits(self, change: Callable[[Split], Split]) -> DataSet:
+        """The data set with `change` made to each split."""
+        return replace(self, train=change(self.train), validation=change(self.validation), test=change(self.test))
+
+    def of_classes(self, classes: Sequence[int]) -> DataSet:
+        """The data set with `classes` alone, by index, renumbered in the given order.
+
+        Raises:
+            ValueError: for fewer than two classes, one given twice, or one that there is not.
+        """
+        for place, c in enumerate(classes):
+            if not 0 <= c < self.num_classes:
+                raise ValueError(f"classes: {c} is not in 0..{self.num_classes - 1}, the classes of {self.name}")
+            if c in classes[:place]:
+                raise ValueError(f"classes: {c} is given twice")
+        if len(classes) < 2:
+            raise ValueError(f"classes must name at least 2 of the {self.num_classes} of {self.name}, got {classes}")
+        chosen = replace(self, class_names=tuple(self.class_names[c] for c in classes))
+        return chosen.with_splits(lambda split: split.of_classes(classes))
+
+    def resized(self, image_size: int | None) -> DataSet:
+        """The data set with images of `image_size` × `image_size` (see `resize`); None leaves them as they are."""
+        if image_size is None:
+            return self
+        return self.with_splits(lambda split: Split(resize(split.images, image_size), split.labels))
+
+
+def stratified(labels: Tensor, size: int) -> Tensor:
+    """`size` indices, the same at every call, with each class's share kept to within one image."""
+    generator = np.random.default_rng(SPLIT_SEED)
+    shuffled = torch.from_numpy(generator.permutation(len(labels)))
+    # Rank of each image within its class, as a fraction: the `size` smallest take every class's head evenly.
+    classes = labels[shuffled]
+    fraction = torch.empty(len(labels), dtype=torch.float64)
+    for c in classes.unique():
+        members = (classes == c).nonzero().squeeze(1)
+        fraction[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    return shuffled[fraction.argsort(stable=True)[:size]].sort().values
+
+
+def hold_out(split: Split, size: int) -> tuple[Split, Split]:
+    """The rest of `split`, and a stratified `size` images of it, the same at every call."""
+    held = stratified(split.labels, size)
+    rest = torch.ones(len(split), dtype=torch.bool)
+    rest[held] = False
+    return split.take(rest.nonzero().squeeze(1)), split.take(held)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """uint8 images (N, C, H, W) to (N, C, size, size): shorter side to `size`, bilinearly, then the centre.
+
+    Shrinking averages over what a new pixel covers (antialiasing); enlarging is plain bilinear interpolation.
+    """
+    height, width = images.shape[2:]
+    if height == width == size:
+        return images
+    shorter = min(height, width)
+    shape = (round(height * size / shorter), round(width * size / shorter))
+    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    parts = [
+        torch.nn.functional.interpolate(part.float(), shape, mode="bilinear", antialias=True).round().byte()
+        for part in images.split(_RESIZE_BATCH)
+    ]
+    return torch.cat(parts)[:, :, top : top + size, left : left + size].contiguous()
