@@ -20,7 +20,7 @@ from maxsup.methods import label_smoothing as ls
 from maxsup.methods.common import Number, readable
 from maxsup.methods.confidence_penalty import confidence_penalty
 from maxsup.methods.logit_penalty import logit_penalty
-from maxsup.methods.max_sup import max_sup_penalty
+from maxsup.methods.max_sup import max_sup_penalty, max_sup_terms
 from maxsup.methods.online_label_smoothing import correct_predictions, online_label_smoothing_penalty
 from maxsup.methods.zipf import zipf_penalty
 
@@ -96,12 +96,12 @@ def max_sup_cross_entropy(
         )
     check_number("label_smoothing", label_smoothing, high=1.0)
     batch = prepare(input, target, weight, ignore_index, reduction, num_items)
-    log_q = batch.logits.log_softmax(1)
-    penalty = max_sup_penalty(batch.logits, log_q)
-    if label_smoothing == 0.0:
-        loss = batch.weigh(batch.cross_entropy(log_q) + alpha * penalty)
+    if label_smoothing == 0.0 and batch.weight is None:
+        cross_entropy, penalty = max_sup_terms(batch.logits, batch.target)
+        loss = batch.weigh(cross_entropy + alpha * penalty)
     else:
         # PyTorch's smoothing does not scale with the class weight of the sample.
+        penalty = max_sup_penalty(batch.logits, batch.logits.log_softmax(1))
         smoothed = F.cross_entropy(
             batch.logits, batch.target, weight=batch.weight, reduction="none", label_smoothing=label_smoothing
         )

@@ -24,7 +24,6 @@ def test_alpha_goes_from_a_tenth_to_a_fifth_by_default():
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
-        ({"data": Data(train_size=0)}, r"data\.train_size must be at least 1 or None, got 0"),
         ({"optimizer": Optimizer(lr=float("nan"))}, r"optimizer\.lr must be a finite number of at least 0, got nan"),
         ({"alpha": Alpha(end=-0.1)}, r"alpha\.end must be a finite number of at least 0, got -0\.1"),
     ],
@@ -32,6 +31,19 @@ def test_alpha_goes_from_a_tenth_to_a_fifth_by_default():
 def test_bad_values_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(RECIPES["digits-convnet"](), **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_size": 0}, r"data\.train_size must be at least 1 or None, got 0"),
+        ({"image_size": 0}, r"data\.image_size must be at least 1 or None, got 0"),
+        ({"pad_crop": -1}, r"data\.pad_crop must be at least 0, got -1"),
+    ],
+)
+def test_bad_values_of_the_data_are_refused_by_name(change, message):
+    with pytest.raises(ValueError, match=message):
+        Data(**change)
 
 
 def test_lookup_names_the_nearest_or_all():

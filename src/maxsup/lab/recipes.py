@@ -30,6 +30,13 @@ class Data:
     flip: bool = False
     """Mirror half of the training images left to right."""
 
+    def __post_init__(self) -> None:
+        if self.pad_crop < 0:
+            raise ValueError(f"data.pad_crop must be at least 0, got {self.pad_crop}")
+        for name, value in (("train_size", self.train_size), ("image_size", self.image_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"data.{name} must be at least 1 or None, got {value}")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -93,15 +100,10 @@ class Recipe:
             ("epochs", self.epochs, 1),
             ("batch_size", self.batch_size, 2),
             ("cpu_threads", self.cpu_threads, 1),
-            ("data.pad_crop", self.data.pad_crop, 0),
             ("optimizer.warmup_epochs", self.optimizer.warmup_epochs, 0),
         ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        if self.data.train_size is not None and self.data.train_size < 1:
-            raise ValueError(f"data.train_size must be at least 1 or None, got {self.data.train_size}")
-        if self.data.image_size is not None and self.data.image_size < 1:
-            raise ValueError(f"data.image_size must be at least 1 or None, got {self.data.image_size}")
         # `not (x >= 0)` and not `x < 0`: NaN is refused too.
         for name, number in (
             ("optimizer.lr", self.optimizer.lr),

@@ -87,7 +87,8 @@ def paired_difference(values: dict[int, float], reference: dict[int, float]) -> 
     seeds = sorted(values.keys() & reference.keys())
     pairs = np.array([(values[seed], reference[seed]) for seed in seeds], dtype=np.float64).reshape(-1, 2)
     x = pairs[:, 0] - pairs[:, 1]
-    # Shares of a small test set often differ by the same count: a spread that is only the subtractions' rounding is none.
+    # Shares of a small test set often differ by the same count; a spread that is only the rounding of the subtractions
+    # is none.
     if len(x) and np.ptp(x) <= 4 * np.finfo(np.float64).eps * np.abs(pairs).max():
         x[:] = x[0]
     of = describe(x)

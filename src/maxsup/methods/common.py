@@ -13,9 +13,30 @@ def readable(*tensors: Tensor) -> bool:
 
     Never while compiling (a graph break) nor inside a `torch.func` transform (an error).
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or in_function_transform():
         return False
     return all(tensor.device.type == "cpu" for tensor in tensors)
+
+
+def in_function_transform() -> bool:
+    """Whether a `torch.func` transform is tracing."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def first_maximum(logits: Tensor) -> Tensor:
+    """Index of each row's maximum, the lowest among equals, a NaN counting as one: (N, K) -> (N,)."""
+    classes, block = logits.shape[1], 64
+    if classes < 8 * block or not readable(logits):
+        return logits.argmax(1)
+    # On a CPU PyTorch vectorises amax and not argmax: find the first block that has the maximum, then look into it.
+    whole = classes // block
+    maxima = logits[:, : whole * block].unflatten(1, (whole, block)).amax(2)
+    if classes % block:
+        maxima = torch.cat((maxima, logits[:, whole * block :].amax(1, keepdim=True)), 1)
+    begin = maxima.argmax(1) * block
+    # Beyond the last column the last is repeated, which never comes first.
+    columns = (begin.unsqueeze(1) + torch.arange(block)).clamp_(max=classes - 1)
+    return begin + logits.gather(1, columns).argmax(1)
 
 
 def cross_entropy(log_q: Tensor, target: Tensor) -> Tensor:
@@ -42,10 +63,17 @@ def without_absent(log_q: Tensor) -> Tensor:
 
 def mean_of_present(log_q: Tensor) -> Tensor:
     """Mean over the classes whose logit is not −inf: (N, K) -> (N,)."""
-    total = log_q.sum(1)
-    # Rows without absent classes are the rule, and the masks cost three passes over (N, K); so look where that is
-    # free. Compiled, the passes fuse into one and there is no need to.
-    if readable(log_q) and bool(total.isfinite().all()):
-        return total / log_q.shape[1]
+    return mean_and_whether_whole(log_q)[0]
+
+
+def mean_and_whether_whole(log_q: Tensor) -> tuple[Tensor, bool]:
+    """`mean_of_present`, and whether certainly no logit is −inf; False where Python may not look.
+
+    Rows without absent classes are the rule, and the masks cost three passes over (N, K), which looking saves on the
+    CPU. Compiled, the passes fuse into one, and there is no need to look.
+    """
+    mean = log_q.mean(1)
+    if readable(mean) and bool(mean.isfinite().all()):
+        return mean, True
     present = log_q != -torch.inf
-    return torch.where(present, log_q, 0.0).sum(1) / present.sum(1)
+    return torch.where(present, log_q, 0.0).sum(1) / present.sum(1), False

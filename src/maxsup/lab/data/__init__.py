@@ -18,7 +18,7 @@ from maxsup.lab.names import lookup
 from maxsup.lab.recipes import Data
 from maxsup.lab.records import DataError
 
-__all__ = ["DATA_SETS", "DataError", "DataSet", "Split", "augment", "load", "training_batches"]
+__all__ = ["DATA_SETS", "DataError", "DataSet", "Split", "augment", "choose", "load", "training_batches"]
 
 DATA_SETS: dict[str, Callable[[Path | None, int | None], DataSet]] = {
     "digits": load_digits,
@@ -34,12 +34,18 @@ def load(data: Data, data_dir: Path | None = None) -> DataSet:
         DataError: if files are absent or damaged, or `train_size` exceeds what there is.
         ValueError: if `data.classes` names a class that the data set lacks, or one twice.
     """
-    chosen = lookup("data set", data.name, DATA_SETS)(data_dir, data.image_size)
+    return choose(lookup("data set", data.name, DATA_SETS)(data_dir, data.image_size), data)
+
+
+def choose(data_set: DataSet, data: Data) -> DataSet:
+    """The classes and the training images of `data_set` that `data` asks for; raises as `load` does."""
     if data.classes is not None:
-        chosen = chosen.of_classes(data.classes)
+        data_set = data_set.of_classes(data.classes)
     if data.train_size is None:
-        return chosen
-    if data.train_size > len(chosen.train):
-        raise DataError(f"data.train_size {data.train_size} exceeds the {len(chosen.train)} images of {data.name}")
-    train = chosen.train.take(stratified(chosen.train.labels, data.train_size))
-    return dataclasses.replace(chosen, train=train)
+        return data_set
+    if data.train_size > len(data_set.train):
+        raise DataError(
+            f"data.train_size {data.train_size} exceeds the {len(data_set.train)} images of {data_set.name}"
+        )
+    train = data_set.train.take(stratified(data_set.train.labels, data.train_size))
+    return dataclasses.replace(data_set, train=train)

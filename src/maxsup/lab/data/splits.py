@@ -133,3 +133,19 @@ def resize(images: Tensor, size: int) -> Tensor:
         for part in images.split(_RESIZE_BATCH)
     ]
     return torch.cat(parts)[:, :, top : top + size, left : left + size].contiguous()
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """uint8 images (N, C, H, W) with `channels`: grey is repeated, RGB becomes its luma (ITU-R BT.601).
+
+    Raises:
+        ValueError: for any other pair of channels.
+    """
+    if images.shape[1] == channels:
+        return images
+    if images.shape[1] == 1:
+        return images.expand(-1, channels, -1, -1)
+    if images.shape[1] == 3 and channels == 1:
+        red, green, blue = (images[:, i : i + 1].float() for i in range(3))
+        return (0.299 * red + 0.587 * green + 0.114 * blue).round().byte()
+    raise ValueError(f"images of {images.shape[1]} channels cannot become images of {channels}")
