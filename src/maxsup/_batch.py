@@ -101,7 +101,7 @@ def prepare(
             )
         _check_probabilities(target, ignore_index)
         shape = _sample_shape(input)
-        result_dtype = torch.result_type(input, target)
+        result_dtype = torch.promote_types(input.dtype, target.dtype)
         rows = _rows(target)
     else:
         _check_indices(input, target)

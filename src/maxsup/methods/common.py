@@ -33,7 +33,7 @@ def first_maximum(logits: Tensor) -> Tensor:
     maxima = logits[:, : whole * block].unflatten(1, (whole, block)).amax(2)
     if classes % block:
         maxima = torch.cat((maxima, logits[:, whole * block :].amax(1, keepdim=True)), 1)
-    begin = maxima.argmax(1) * block
+    begin: Tensor = maxima.argmax(1) * block
     # Beyond the last column the last is repeated, which never comes first.
     columns = (begin.unsqueeze(1) + torch.arange(block)).clamp_(max=classes - 1)
     return begin + logits.gather(1, columns).argmax(1)

@@ -15,8 +15,9 @@ def votes(dense_logits: Tensor) -> Tensor:
 
 def ranks(scores: Tensor) -> Tensor:
     """1 + the number of classes with a higher score, so that equals share the better rank: (N, K) -> (N, K)."""
-    ascending = scores.sort(1).values
-    return 1 + scores.shape[1] - torch.searchsorted(ascending, scores.contiguous(), right=True)
+    scores = scores.contiguous()
+    ascending = scores.sort(1).values.contiguous()
+    return 1 + scores.shape[1] - torch.searchsorted(ascending, scores, right=True)
 
 
 def zipf_penalty(logits: Tensor, target: Tensor, scores: Tensor) -> Tensor:

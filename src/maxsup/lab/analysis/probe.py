@@ -157,7 +157,7 @@ def _fingerprint(data_set: DataSet) -> str:
     for split in (data_set.train, data_set.test):
         for part in (split.images, split.labels):
             digest.update(f"{tuple(part.shape)}".encode())
-            digest.update(np.ascontiguousarray(part.numpy()))
+            digest.update(part.numpy().tobytes())
     return digest.hexdigest()
 
 
