@@ -20,8 +20,9 @@ from maxsup.methods import label_smoothing as ls
 from maxsup.methods.common import Number, readable
 from maxsup.methods.confidence_penalty import confidence_penalty
 from maxsup.methods.logit_penalty import logit_penalty
-from maxsup.methods.max_sup import max_sup_penalty, max_sup_terms
 from maxsup.methods.online_label_smoothing import correct_predictions, online_label_smoothing_penalty
+from maxsup.methods.picked import Pick, picked_cross_entropy
+from maxsup.methods.picked import penalty as picked_penalty
 from maxsup.methods.zipf import zipf_penalty
 
 __all__ = [
@@ -84,29 +85,17 @@ def max_sup_cross_entropy(
     Reference:
         Zhou et al., MaxSup: Overcoming Representation Collapse in Label Smoothing, arXiv 2502.15798, Eq. 6-9.
     """
+    if label_smoothing == 0.0:
+        return _picked("top", input, target, alpha, weight, ignore_index, reduction, num_items)
     check_number("alpha", alpha)
-    if num_items is None and _is_zero(alpha):
-        return F.cross_entropy(
-            input,
-            target,
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
     check_number("label_smoothing", label_smoothing, high=1.0)
     batch = prepare(input, target, weight, ignore_index, reduction, num_items)
-    if label_smoothing == 0.0 and batch.weight is None:
-        cross_entropy, penalty = max_sup_terms(batch.logits, batch.target)
-        loss = batch.weigh(cross_entropy + alpha * penalty)
-    else:
-        # PyTorch's smoothing does not scale with the class weight of the sample.
-        penalty = max_sup_penalty(batch.logits, batch.logits.log_softmax(1))
-        smoothed = F.cross_entropy(
-            batch.logits, batch.target, weight=batch.weight, reduction="none", label_smoothing=label_smoothing
-        )
-        loss = smoothed + batch.weigh(alpha * penalty)
-    return batch.reduce(loss, reduction, num_items)
+    # PyTorch's smoothing does not scale with the class weight of the sample.
+    smoothed = F.cross_entropy(
+        batch.logits, batch.target, weight=batch.weight, reduction="none", label_smoothing=label_smoothing
+    )
+    penalty = picked_penalty(batch.logits, batch.logits.log_softmax(1), batch.target, "top")
+    return batch.reduce(smoothed + batch.weigh(alpha * penalty), reduction, num_items)
 
 
 def label_smoothing_cross_entropy(
@@ -142,10 +131,7 @@ def label_smoothing_cross_entropy(
         Szegedy et al., Rethinking the Inception Architecture, CVPR 2016; arXiv 2502.15798, Eq. 1-3.
     """
 
-    def penalty(batch: Batch, log_q: Tensor) -> Tensor:
-        return ls.label_smoothing_penalty(log_q, batch.target)
-
-    return _penalised(penalty, input, target, alpha, weight, ignore_index, reduction, num_items, highest=1.0)
+    return _picked("true", input, target, alpha, weight, ignore_index, reduction, num_items, highest=1.0)
 
 
 class LabelSmoothingParts(NamedTuple):
@@ -452,6 +438,31 @@ def confidence_penalty_cross_entropy(
         return confidence_penalty(log_q, threshold)
 
     return _penalised(penalty, input, target, alpha, weight, ignore_index, reduction, num_items)
+
+
+def _picked(
+    pick: Pick,
+    input: Tensor,
+    target: Tensor,
+    alpha: Number,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    num_items: Number | None,
+    *,
+    highest: float = math.inf,
+) -> Tensor:
+    """Cross-entropy + alpha · (z_p − z̄), the logit p being the one that the method picks."""
+    check_number("alpha", alpha, high=highest)
+    if num_items is None and _is_zero(alpha):
+        return F.cross_entropy(input, target, weight=weight, ignore_index=ignore_index, reduction=reduction)
+    batch = prepare(input, target, weight, ignore_index, reduction, num_items)
+    if batch.probabilities and batch.weight is not None:  # which act within the cross-entropy
+        log_q = batch.logits.log_softmax(1)
+        rows = batch.cross_entropy(log_q) + alpha * picked_penalty(batch.logits, log_q, batch.target, pick)
+    else:
+        rows = batch.weigh(picked_cross_entropy(batch.logits, batch.target, alpha, pick))
+    return batch.reduce(rows, reduction, num_items)
 
 
 def _penalised(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -73,7 +75,7 @@ def mean_and_whether_whole(log_q: Tensor) -> tuple[Tensor, bool]:
     CPU. Compiled, the passes fuse into one, and there is no need to look.
     """
     mean = log_q.mean(1)
-    if readable(mean) and bool(mean.isfinite().all()):
+    if readable(mean) and math.isfinite(mean.detach().sum()):
         return mean, True
     present = log_q != -torch.inf
     return torch.where(present, log_q, 0.0).sum(1) / present.sum(1), False

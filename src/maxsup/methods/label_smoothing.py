@@ -1,16 +1,11 @@
-"""Label smoothing as a penalty on the true class's logit, and its two parts (Eq. 1-5, Table 1)."""
+"""The two parts of label smoothing (Eq. 5, Table 1); the whole is in `picked`."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from maxsup.methods.common import mean_of_present, target_logit, without_absent
-
-
-def label_smoothing_penalty(log_q: Tensor, target: Tensor) -> Tensor:
-    """z_gt − z̄ per row; Σ_k y_k z_k − z̄ for probability targets (Eq. 27): (N, K) -> (N,)."""
-    return target_logit(log_q, target) - mean_of_present(log_q)
+from maxsup.methods.common import target_logit, without_absent
 
 
 def regularization(logits: Tensor, target: Tensor, form: str) -> Tensor:
