@@ -166,8 +166,10 @@ class NeuralCollapse:
         if int(present.sum()) < 2:
             raise ValueError(f"labels must name at least two classes, got {int(present.sum())}")
         shares = (counts[present].double() / counts.sum()).unsqueeze(1)
-        mean = (shares * means[present]).sum(0)
-        return _Spread(scatter / counts.sum(), shares.sqrt() * (means[present] - mean), mean)
+        means = means[present]
+        # From one of the means, since the shares add up to 1 only but for rounding.
+        mean = means[0] + (shares * (means - means[0])).sum(0)
+        return _Spread(scatter / counts.sum(), shares.sqrt() * (means - mean), mean)
 
 
 class _Spread(NamedTuple):
@@ -266,10 +268,16 @@ def _moments(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor
     scatter = torch.zeros(columns, columns, dtype=torch.float64, device=features.device)
     for some, classes in zip(features.split(rows), labels.split(rows), strict=True):
         means.index_add_(0, classes, some.double())
-    means /= counts.clamp_min(1).unsqueeze(1)
+    sizes = counts.clamp_min(1).unsqueeze(1)
+    means /= sizes
+    # What the sums have rounded off the means is the mean of the residuals (the corrected two-pass algorithm).
+    missing = torch.zeros_like(means)
     for some, classes in zip(features.split(rows), labels.split(rows), strict=True):
         residual = some.double() - means[classes]
         scatter.addmm_(residual.T, residual)
+        missing.index_add_(0, classes, residual)
+    scatter.addmm_(missing.T, missing / sizes, alpha=-1)
+    means += missing / sizes
     if not bool(scatter.isfinite().all()):
         raise ValueError("features must be finite, and their squares too, got NaN or infinity")
     return counts, means, scatter
