@@ -88,8 +88,9 @@ def spread(values: list[float]) -> str:
 def table(arguments: argparse.Namespace) -> str:
     n, part, d, k = arguments.rows, arguments.slice, arguments.columns, arguments.classes
     lines = [
-        f"{hardware()}, {arguments.threads} threads, load {os.getloadavg()[0]:.1f} at the start; torch {torch.__version__}, Python {platform.python_version()}; "
-        f"float32 features of {d} columns, {k} classes; median (least-most) of {arguments.repeats} in seconds, "
+        f"{hardware()}, {arguments.threads} threads, load {os.getloadavg()[0]:.1f} at the start; "
+        f"torch {torch.__version__}, Python {platform.python_version()}; float32 features of {d} columns, "
+        f"{k} classes; median (least-most) of {arguments.repeats} in seconds, "
         "elapsed and of processor time over all threads, which other work on the machine stretches less; peak resident "
         "memory beyond the input in MiB.",
         "",
