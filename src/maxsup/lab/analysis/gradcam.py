@@ -37,8 +37,8 @@ def grad_cam(model: Classifier, images: Tensor, targets: Tensor | None = None) -
     first norm of the last block returns, without class and register tokens, on the grid of the patches: behind the
     last block's attention a patch token has no influence on the class token.
 
-    Runs in evaluation mode and in the precision of the weights, on their device; leaves mode, gradients and hooks as
-    they were.
+    Runs in evaluation mode and in the precision of the weights, on their device; leaves modes, gradients, hooks and
+    `requires_grad` as they were.
 
     Args:
         model: the classifier.
@@ -57,7 +57,7 @@ def grad_cam(model: Classifier, images: Tensor, targets: Tensor | None = None) -
         raise ValueError(f"targets must have shape ({len(images)},), a class an image, got {_shape(targets)}")
     device = model.mean.device
     parts = []
-    with _evaluating(model), torch.inference_mode(False):
+    with _explaining(model):
         for start in range(0, len(images), BATCH):
             x = model.normalize(images[start : start + BATCH].to(device))
             chosen = None if targets is None else targets[start : start + BATCH].to(device)
@@ -81,30 +81,26 @@ def _grad_cam(backbone: nn.Module, x: Tensor, targets: Tensor | None) -> GradCam
 
 
 def _activation_and_logits(backbone: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The activation, the leaf of a graph that ends in the logits; what comes before it keeps no graph."""
+    """The activation, and the logits as the end of a graph that begins in it."""
     norm = _last_first_norm(backbone)
     if norm is None:
         network = cast(Backbone, backbone)
-        with torch.no_grad():
-            activation = network.forward_features(x)
+        activation = network.forward_features(x)
         if activation.ndim != 4 or getattr(backbone, "output_fmt", "NCHW") != "NCHW":
             raise ValueError(
                 f"Grad-CAM needs a feature map (N, D, h, w) or timm's vision transformer blocks; "
                 f"{type(backbone).__name__} ends in features of shape {_shape(activation)}"
             )
         activation.requires_grad_()
-        with torch.enable_grad():
-            return activation, network.forward_head(activation)
+        return activation, network.forward_head(activation)
     leaves: list[Tensor] = []
 
-    def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        leaves.append(output.detach().requires_grad_())
-        return leaves[0]
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        leaves.append(output.requires_grad_())
 
-    handle = norm.register_forward_hook(cut)
+    handle = norm.register_forward_hook(keep)
     try:
-        with torch.enable_grad():
-            logits = backbone(x)
+        logits = backbone(x)
     finally:
         handle.remove()
     return leaves[0], logits
@@ -129,15 +125,22 @@ def _on_grid(backbone: nn.Module, of: Tensor) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; each module gets its own mode back."""
+def _explaining(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode with frozen weights, and gradients on; each module and weight gets its own state back.
+
+    With frozen weights the graph holds nothing that comes before the activation.
+    """
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval().requires_grad_(False)
     try:
-        yield
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
     finally:
         for module, training in modes:
             module.training = training
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _shape(of: Tensor) -> str:

@@ -161,15 +161,16 @@ def gallery(directory: Path, data_dir: Path | None = None, *, indices: Sequence[
 def overlay(image: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A map (H, W), at least 0, laid over an image (H, W) or (H, W, 3): an RGB picture (H, W, 3).
 
-    The map, as a share of its maximum, sets colour and opacity (matplotlib's "viridis", from dark blue over green to
-    yellow, which grows lighter evenly and is told apart with any colour vision); the image is shown in grey beneath.
+    The image is shown in grey at half its brightness. The map, as a share of its maximum, sets colour and opacity over
+    it: matplotlib's "viridis", which grows lighter evenly from dark blue over green to yellow, and is told apart with
+    any colour vision. So what is brightest is the map's maximum, in a print without colours too.
     """
     from matplotlib import colormaps
 
     share = cam / cam.max() if cam.max() > 0 else np.zeros_like(cam)
-    grey = image if image.ndim == 2 else image @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+    grey = 0.5 * (image if image.ndim == 2 else image @ np.array([0.299, 0.587, 0.114]))  # ITU-R BT.601
     colour = colormaps["viridis"](share)[..., :3] * 255
-    opacity = (0.35 + 0.35 * share)[..., None]
+    opacity = 0.85 * share[..., None]
     blended: NDArray[np.uint8] = np.rint((1 - opacity) * grey[..., None] + opacity * colour).astype(np.uint8)
     return blended
 
