@@ -61,3 +61,14 @@ def test_outputs_are_those_of_evaluation_mode_and_leave_the_mode_alone():
     with torch.no_grad():
         torch.testing.assert_close(out.logits, classifier.eval()(split.images))
     assert torch.equal(out.labels, split.labels)
+
+
+def test_a_vision_transformer_is_built_for_small_images():
+    model = Model("deit_tiny_patch16_224", image_size=64, patch_size=8, depth=6)
+    network = models.build(model, channels=1, num_classes=10)
+    assert network.forward_features(torch.rand(2, 1, 64, 64)).shape == (2, 1 + 8 * 8, 192)
+    assert len(network.blocks) == 6
+    for change in ({"image_size": 64}, {"patch_size": 8}, {"depth": 2}):
+        for name in ("resnet18", "convnet"):
+            with pytest.raises(ValueError, match=rf"a vision transformer's; '{name}' has none of them to set"):
+                models.build(Model(name, **change), 1, 10)

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from maxsup.lab.names import UnknownNameError, lookup, unknown
-from maxsup.lab.recipes import RECIPES, Alpha, Data, Optimizer, as_json
+from maxsup.lab.recipes import RECIPES, Alpha, Data, Model, Optimizer, as_json
 
 
 def test_every_recipe_is_documented_and_survives_json():
@@ -51,3 +51,9 @@ def test_lookup_names_the_nearest_or_all():
     with pytest.raises(UnknownNameError, match="did you mean digits-convnet"):
         lookup("recipe", "digits", RECIPES)
     assert str(unknown("method", "zzz", ["b", "a"])) == "unknown method 'zzz'; known: a, b"
+
+
+@pytest.mark.parametrize("name", ["image_size", "patch_size", "depth"])
+def test_bad_sizes_of_the_model_are_refused_by_name(name):
+    with pytest.raises(ValueError, match=rf"model\.{name} must be at least 1 or None, got 0"):
+        Model(**{name: 0})

@@ -6,7 +6,7 @@ features are what goes into the final linear layer. Its first module normalises 
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -117,19 +117,36 @@ def check_name(name: str) -> None:
             raise unknown("model", name, ["convnet", *timm.list_models()])
 
 
+def _is_vision_transformer(name: str) -> bool:
+    if name == "convnet":
+        return False
+    import timm
+
+    return timm.model_entrypoint(name).__module__ in ("timm.models.vision_transformer", "timm.models.deit")
+
+
 def build(model: recipes.Model, channels: int, num_classes: int) -> nn.Module:
     """The network of a recipe, randomly initialised.
 
     Raises:
         UnknownNameError: if neither we nor timm know the name.
-        ValueError: if `small_stem` is asked of a model that has no ResNet stem.
+        ValueError: if `small_stem` is asked of a model that has no ResNet stem, or `image_size`, `patch_size` or
+            `depth` of one that is no vision transformer of timm's.
     """
     check_name(model.name)
+    asked = {"img_size": model.image_size, "patch_size": model.patch_size, "depth": model.depth}
+    sizes: dict[str, Any] = {name: size for name, size in asked.items() if size is not None}
+    if sizes and not _is_vision_transformer(model.name):
+        raise ValueError(
+            f"model.image_size, patch_size and depth are a vision transformer's; {model.name!r} has none of them to set"
+        )
     if model.name == "convnet":
         return ConvNet(channels, num_classes)
     import timm
 
-    network: nn.Module = timm.create_model(model.name, pretrained=False, in_chans=channels, num_classes=num_classes)
+    network: nn.Module = timm.create_model(
+        model.name, pretrained=False, in_chans=channels, num_classes=num_classes, **sizes
+    )
     if model.small_stem:
         stem, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
         if not isinstance(stem, nn.Conv2d) or not isinstance(pool, nn.MaxPool2d):

@@ -46,6 +46,18 @@ class Model:
     """`convnet` (a small residual CNN), or the name of a timm model."""
     small_stem: bool = False
     """Replace a ResNet's 7×7 stride-2 stem and max-pooling by one 3×3 convolution, as for 32×32 images."""
+    image_size: int | None = None
+    """Side of the images for which a vision transformer is built; None keeps the size in its name."""
+    patch_size: int | None = None
+    """Side of a vision transformer's patches; None keeps the size in its name."""
+    depth: int | None = None
+    """Blocks of a vision transformer; None keeps its own number."""
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "patch_size", "depth"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"model.{name} must be at least 1 or None, got {value}")
 
 
 @dataclass(frozen=True)
@@ -138,11 +150,34 @@ def fashion_mnist_resnet18() -> Recipe:
     )
 
 
+def fashion_scenes_resnet18() -> Recipe:
+    """Scenes composed of Fashion-MNIST items (64×64, 20,000 training images, masks), timm's ResNet-18, 3×3 stem."""
+    return Recipe(
+        name="fashion-scenes-resnet18",
+        epochs=20,
+        batch_size=256,
+        data=Data(name="fashion-scenes", pad_crop=4, flip=True),
+        model=Model(name="resnet18", small_stem=True),
+    )
+
+
+def fashion_scenes_vit() -> Recipe:
+    """The same scenes, a vision transformer with class token: DeiT-Tiny's width, 6 blocks, 8×8 patches."""
+    return Recipe(
+        name="fashion-scenes-vit",
+        epochs=100,
+        batch_size=256,
+        data=Data(name="fashion-scenes", pad_crop=4, flip=True),
+        model=Model(name="deit_tiny_patch16_224", image_size=64, patch_size=8, depth=6),
+        optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=0.05, warmup_epochs=5),
+    )
+
+
 def _by_name(*functions: Callable[[], Recipe]) -> dict[str, Callable[[], Recipe]]:
     return {function.__name__.replace("_", "-"): function for function in functions}
 
 
-RECIPES = _by_name(digits_convnet, fashion_mnist_resnet18)
+RECIPES = _by_name(digits_convnet, fashion_mnist_resnet18, fashion_scenes_resnet18, fashion_scenes_vit)
 
 
 def as_json(recipe: Recipe) -> dict[str, object]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from maxsup.lab.data.batches import augment, training_batches
 from maxsup.lab.data.digits import load_digits
 from maxsup.lab.data.fashion_mnist import load_fashion_mnist
+from maxsup.lab.data.fashion_scenes import load_fashion_scenes
+from maxsup.lab.data.masks import load_masked_folder
 from maxsup.lab.data.splits import DataSet, Split, stratified
 from maxsup.lab.names import lookup
 from maxsup.lab.recipes import Data
@@ -23,6 +25,8 @@ __all__ = ["DATA_SETS", "DataError", "DataSet", "Split", "augment", "choose", "l
 DATA_SETS: dict[str, Callable[[Path | None, int | None], DataSet]] = {
     "digits": load_digits,
     "fashion-mnist": load_fashion_mnist,
+    "fashion-scenes": load_fashion_scenes,
+    "masked-folder": load_masked_folder,
 }
 
 

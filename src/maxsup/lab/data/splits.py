@@ -17,28 +17,58 @@ _RESIZE_BATCH = 1000
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W), uint8, and labels (N,), int64."""
+    """Images (N, C, H, W), uint8, and labels (N,), int64; `masks` (N, H, W), integers, where a data set has them.
+
+    A mask says what each pixel shows: 0 is the background, c + 1 an item of class c. An image shows its label's class
+    once at most, so that `target_masks` is the labelled item and nothing else.
+    """
 
     images: Tensor
     labels: Tensor
+    masks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Split:
         """The split on `device`."""
-        return Split(self.images.to(device), self.labels.to(device))
+        masks = None if self.masks is None else self.masks.to(device)
+        return Split(self.images.to(device), self.labels.to(device), masks)
 
     def take(self, indices: Tensor) -> Split:
         """The images at `indices`."""
-        return Split(self.images[indices], self.labels[indices])
+        masks = None if self.masks is None else self.masks[indices]
+        return Split(self.images[indices], self.labels[indices], masks)
 
     def of_classes(self, classes: Sequence[int]) -> Split:
-        """The images of `classes` in their old order; their labels become positions in `classes`."""
+        """The images of `classes` in their old order; their labels become positions in `classes`.
+
+        In the masks, items of other classes become background.
+        """
         kept = torch.isin(self.labels, torch.tensor(classes)).nonzero().squeeze(1)
         new = torch.full((max(classes) + 1,), -1)
         new[list(classes)] = torch.arange(len(classes))
-        return Split(self.images[kept], new[self.labels[kept]])
+        masks = self.masks
+        if masks is not None:
+            values = torch.zeros(max(int(masks.max()), max(classes) + 1) + 1, dtype=masks.dtype)
+            values[torch.tensor(classes) + 1] = torch.arange(1, len(classes) + 1, dtype=masks.dtype)
+            masks = values[masks[kept].long()]
+        return Split(self.images[kept], new[self.labels[kept]], masks)
+
+    def resized(self, image_size: int) -> Split:
+        """The split with images, and their masks, of `image_size` × `image_size`."""
+        masks = None if self.masks is None else resize_masks(self.masks, image_size)
+        return Split(resize(self.images, image_size), self.labels, masks)
+
+    def target_masks(self) -> Tensor:
+        """Which pixels show the labelled item: (N, H, W), bool.
+
+        Raises:
+            ValueError: if the data set has no masks.
+        """
+        if self.masks is None:
+            raise ValueError("these images have no masks")
+        return self.masks == (self.labels + 1).view(-1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +123,7 @@ class DataSet:
         """The data set with images of `image_size` × `image_size` (see `resize`); None leaves them as they are."""
         if image_size is None:
             return self
-        return self.with_splits(lambda split: Split(resize(split.images, image_size), split.labels))
+        return self.with_splits(lambda split: split.resized(image_size))
 
 
 def stratified(labels: Tensor, size: int) -> Tensor:
@@ -125,14 +155,31 @@ def resize(images: Tensor, size: int) -> Tensor:
     height, width = images.shape[2:]
     if height == width == size:
         return images
-    shorter = min(height, width)
-    shape = (round(height * size / shorter), round(width * size / shorter))
-    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    shape, rows, columns = _scaled(height, width, size)
     parts = [
         torch.nn.functional.interpolate(part.float(), shape, mode="bilinear", antialias=True).round().byte()
         for part in images.split(_RESIZE_BATCH)
     ]
-    return torch.cat(parts)[:, :, top : top + size, left : left + size].contiguous()
+    return torch.cat(parts)[:, :, rows, columns].contiguous()
+
+
+def resize_masks(masks: Tensor, size: int) -> Tensor:
+    """Masks (N, H, W) to (N, size, size), cut as `resize` cuts the images; each pixel takes the nearest one's value."""
+    height, width = masks.shape[1:]
+    if height == width == size:
+        return masks
+    (tall, wide), rows, columns = _scaled(height, width, size)
+    old_rows = ((torch.arange(tall) + 0.5) * height / tall).long()[rows]
+    old_columns = ((torch.arange(wide) + 0.5) * width / wide).long()[columns]
+    return masks[:, old_rows[:, None], old_columns]
+
+
+def _scaled(height: int, width: int, size: int) -> tuple[tuple[int, int], slice, slice]:
+    """The shape whose shorter side is `size`, and the rows and columns of its central square."""
+    shorter = min(height, width)
+    shape = (round(height * size / shorter), round(width * size / shorter))
+    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    return shape, slice(top, top + size), slice(left, left + size)
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:
