@@ -52,8 +52,9 @@ def polygon(width: float, first: int, counts: NDArray[np.int64]) -> tuple[Array,
     low = first // ratio
     joined = np.bincount((np.arange(len(counts)) + first) // ratio - low, weights=counts)
     places = np.arange(low - 1, low + len(joined) + 1)
-    density: Array = np.array([0.0, *joined, 0.0]) / (n * joined_width)
-    return (places + 0.5) * joined_width, density
+    density: Array = np.array([0.0, *joined, 0.0]) / (float(n) * joined_width)
+    centres: Array = (places.astype(np.float64) + 0.5) * joined_width
+    return centres, density
 
 
 def logit_densities(methods: Sequence[str], curves: Mapping[str, Sequence[Json]]) -> Figure:
