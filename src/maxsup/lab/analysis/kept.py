@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from maxsup.lab import records
@@ -17,3 +18,9 @@ def read_kept(file: Path, key: Json) -> Json | None:
     except RecordError:  # a damaged record of what can be computed again
         return None
     return content if all(content.get(name) == value for name, value in key.items()) else None
+
+
+def write_compact(file: Path, content: Json) -> None:
+    """Writes what `records.read_json` reads, on one line: many points, indented, are blanks for the most part."""
+    whole = {"schema_version": records.SCHEMA_VERSION, **content}
+    records.write_text(file, json.dumps(whole, separators=(",", ":"), allow_nan=False) + "\n")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from maxsup.lab import environment, evaluate, records
 from maxsup.lab.analysis.confusion import confusion_matrix, most_confused
 from maxsup.lab.analysis.curves import significant
-from maxsup.lab.analysis.kept import read_kept
+from maxsup.lab.analysis.kept import read_kept, write_compact
 from maxsup.lab.analysis.outputs import read_outputs
 from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
 from maxsup.lab.data import DataSet, Split, load
@@ -104,7 +104,7 @@ def project(
     for name, run in runs.items():
         methods[name] = {"seed": run.seed, **_project(load_model(run.path), images, chosen)}
     content = {**key, "classes": settings["classes"], "images": IMAGES, "methods": methods}
-    records.write_json(file, {**content, **environment.source_state()})
+    write_compact(file, {**content, **environment.source_state()})
     return records.read_json(file)
 
 

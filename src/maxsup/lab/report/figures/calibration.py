@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -37,6 +38,7 @@ def reliability(methods: Sequence[str], curves: Mapping[str, Sequence[Json]]) ->
     with drawing():
         figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
         panels = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
+        lowest = 1.0
         for column, (key, title) in enumerate(
             (("reliability", "as trained"), ("reliability_scaled", "after temperature scaling"))
         ):
@@ -45,12 +47,16 @@ def reliability(methods: Sequence[str], curves: Mapping[str, Sequence[Json]]) ->
             for method, runs in curves.items():
                 confidence, accuracy, share = pooled([run[key] for run in runs])
                 style = {**method_style(methods, method), "marker": method_marker(methods, method)}
+                lowest = min(lowest, *confidence, *accuracy)
                 above.plot(confidence, accuracy, label=method, **style)
                 below.plot(confidence, share, **style)
             above.set_title(title)
             below.set_yscale("log")
             below.set_xlabel("confidence (largest probability)")
-            above.set_xlim(-0.02, 1.02)
+        # The points' part of the diagonal, from corner to corner.
+        limits = math.floor(10 * lowest - 0.2) / 10 if lowest > 0.1 else -0.02, 1.02
+        panels[0, 0].set_xlim(limits)
+        panels[0, 0].set_ylim(limits)
         panels[0, 0].set_ylabel("accuracy")
         panels[1, 0].set_ylabel("share of\nthe images")
         legend(figure, panels[0, 0])
@@ -69,15 +75,18 @@ def risk_coverage(methods: Sequence[str], curves: Mapping[str, Sequence[Json]]) 
     with drawing():
         figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
+        first = 1.0  # the coverage up to which no run makes an error
         for axes, (score, title) in zip(panels, SCORES, strict=True):
             for method, runs in curves.items():
                 grid = np.asarray(runs[0]["risk_coverage"]["coverage"])
                 risks = [np.interp(grid, run["risk_coverage"]["coverage"], run["risk_coverage"][score]) for run in runs]
+                first = min([first, *(grid[risk > 0][0] for risk in risks if risk[-1] > 0)])
                 mean_and_band(axes, 100 * grid, [list(100 * risk) for risk in risks], methods, method)
             axes.set_title(f"confidence: {title}")
             axes.set_xlabel("coverage: images answered, in %")
-            axes.set_ylim(bottom=0)
-            axes.set_xlim(0, 100)
+        panels[0].set_ylim(bottom=0)
+        for axes in panels:
+            axes.set_xlim(left=min(90.0, 100 * math.floor(10 * first) / 10), right=100)
         panels[0].set_ylabel("risk: errors among them, in %")
         legend(figure)
         return figure

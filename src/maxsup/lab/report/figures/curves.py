@@ -83,7 +83,7 @@ def accuracy_against_spread(comparison: Comparison) -> Figure:
                 colour = method_style(comparison.methods, method)["color"]
                 marker = method_marker(comparison.methods, method)
                 x, y = np.array(points).T
-                axes.plot(x, y, linestyle="", marker=marker, color=colour, alpha=0.45, markeredgewidth=0)
+                axes.plot(x, y, linestyle="", marker=marker, color=colour, alpha=0.6, markeredgewidth=0)
                 axes.plot(
                     [x.mean()],
                     [y.mean()],
@@ -95,7 +95,9 @@ def accuracy_against_spread(comparison: Comparison) -> Figure:
                     markeredgewidth=0.8,
                     label=method,
                 )
-            axes.set_xlabel(f"$d_{{within}}$, {'training' if split == 'train' else split} images (cosine distance)")
+            axes.set_xlabel(
+                f"$d_\\mathrm{{within}}$, {'training' if split == 'train' else split} images (cosine distance)"
+            )
             axes.margins(0.08)
         panels[0].set_ylabel("test accuracy in %")
         legend(figure)

@@ -31,7 +31,7 @@ def gradcam_gallery(methods: Sequence[str], record: Json) -> Figure:
     ``analysis/gradcam.json`` holds.
     """
     images, of_methods, classes = record["images"], record["methods"], record["classes"]
-    names = 1.15  # inches for the methods' names
+    names = 1.25  # inches for the methods' names
     side = max(0.72, (WIDTH - names) / max(len(images), 5))
     letters = max(6, int(side * 72 / (FONT_SIZE * 0.62)))
     captions = [
@@ -92,7 +92,7 @@ def _wrapped(text: str, letters: int) -> str:
 def _name(figure: Figure, name: str, colour: str, y: float) -> None:
     """A row's name beside a bar in the method's colour: the text itself must stay dark enough to read."""
     width = figure.get_figwidth()
-    figure.text(0.14 / width, y, "\n".join(textwrap.wrap(name, 14)), ha="left", va="center")
+    figure.text(0.14 / width, y, "\n".join(textwrap.wrap(name, 15)), ha="left", va="center")
     if colour != "black":
         figure.add_artist(_bar(0.05 / width, y, 0.3 / figure.get_figheight(), colour))
 

@@ -68,14 +68,15 @@ def all_figures(comparison: Comparison) -> Pictures:
             "logit-densities",
             "Logits",
             "Test images of all seeds together. Last panel: how many of an image's logits are near zero, against its "
-            "largest probability.",
+            "largest probability, where there are at least 10 images.",
             lambda: logits.logit_densities(methods, by_method),
         )
         add(
             "reliability",
             "Reliability",
             "15 equal bins of the largest probability, test images of all seeds together; on the dotted line "
-            "confidence is accuracy. The temperature is fitted on the validation images.",
+            "confidence is accuracy. Bins with fewer than 10 images are left out. The temperature is fitted on the "
+            "validation images.",
             lambda: calibration.reliability(methods, by_method),
         )
         add(

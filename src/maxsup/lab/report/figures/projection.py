@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,16 +32,18 @@ def projection(record: Json) -> Figure:
         panels = figure.subplots(2 * blocks, columns, squeeze=False)
         for place, (method, of) in enumerate(methods.items()):
             block, column = divmod(place, columns)
+            limits = _square(of)
             for row, (split, name) in enumerate(SPLITS):
                 axes = panels[2 * block + row, column]
                 _panel(axes, of["templates"], of[split], record["classes"])
+                axes.set_xlim(limits[0])
+                axes.set_ylim(limits[1])
                 if row == 0:
-                    axes.set_title(method)
+                    axes.set_title("\n".join(textwrap.wrap(method, 18)))
                 if column == 0:
                     axes.set_ylabel(f"{name} images\nsecond direction")
                 if row == 1:
                     axes.set_xlabel("first direction")
-            _same_limits([panels[2 * block + row, column] for row in range(2)])
         for place in range(len(methods), blocks * columns):
             for row in range(2):
                 panels[2 * (place // columns) + row, place % columns].set_axis_off()
@@ -54,7 +57,15 @@ def _panel(axes: Axes, templates: list[list[float]], split: Json, classes: list[
     for c, (name, (colour, marker)) in enumerate(zip(classes, CLASS_LOOKS, strict=True)):
         x, y = points[labels == c].T
         axes.plot(
-            x, y, linestyle="", marker=marker, color=colour, alpha=0.5, markersize=3, markeredgewidth=0, label=name
+            x,
+            y,
+            linestyle="",
+            marker=marker,
+            color=colour,
+            alpha=0.5,
+            markersize=3,
+            markeredgewidth=0,
+            label=f"class {name}",
         )
     corners = np.array([*templates, templates[0]])
     axes.plot(*corners.T, color="#7F7F7F", linewidth=0.8, linestyle=(0, (4, 3)))
@@ -71,14 +82,14 @@ def _panel(axes: Axes, templates: list[list[float]], split: Json, classes: list[
             markeredgewidth=0.8,
             label="class templates" if c == 0 else None,
         )
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal")
     axes.locator_params(nbins=4)
 
 
-def _same_limits(panels: list[Axes]) -> None:
-    """Both splits of a method on one scale: the spread on unseen images is the point."""
-    x = [panel.get_xlim() for panel in panels]
-    y = [panel.get_ylim() for panel in panels]
-    for panel in panels:
-        panel.set_xlim(min(low for low, _ in x), max(high for _, high in x))
-        panel.set_ylim(min(low for low, _ in y), max(high for _, high in y))
+def _square(of: Json) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Limits of both axes around all that a method shows: one scale, so that its two splits can be compared."""
+    every = np.array([*of["templates"], *(point for split, _ in SPLITS for point in of[split]["points"])])
+    low, high = every.min(axis=0), every.max(axis=0)
+    half = 0.54 * float((high - low).max())
+    (x, y) = (low + high) / 2
+    return (x - half, x + half), (y - half, y + half)

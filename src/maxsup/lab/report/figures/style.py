@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,18 +20,19 @@ DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d")
 
 # A method looks the same in every figure of every comparison, whatever stands beside it: colour, dash and marker
-# belong to its name. Variants of one idea share a colour and differ in dash and marker.
+# belong to its name. Variants of one idea share a colour and differ in dash and marker; dashes also part the lines of
+# different methods where they lie on each other, and in print without colours.
 _LOOKS = {
     "cross-entropy": (COLOURS[0], "-", "o"),
-    "label-smoothing": (COLOURS[1], "-", "s"),
+    "label-smoothing": (COLOURS[1], "--", "s"),
     "max-sup": (COLOURS[2], "-", "^"),
-    "online-label-smoothing": (COLOURS[3], "-", "D"),
-    "zipf-label-smoothing": (COLOURS[4], "-", "v"),
-    "logit-penalty": (COLOURS[5], "-", "P"),
+    "online-label-smoothing": (COLOURS[3], "-.", "D"),
+    "zipf-label-smoothing": (COLOURS[4], ":", "v"),
+    "logit-penalty": (COLOURS[5], "--", "P"),
     "confidence-penalty": (COLOURS[6], "-", "X"),
     "confidence-penalty-hinge": (COLOURS[6], "--", "<"),
-    "ls-regularization": (COLOURS[7], "-", ">"),
-    "ls-regularization-eq5": (COLOURS[7], "--", "p"),
+    "ls-regularization": (COLOURS[7], "-.", ">"),
+    "ls-regularization-eq5": (COLOURS[7], ":", "p"),
     "ls-error-enhancement": (COLOURS[8], "-", "h"),
     "ls-error-enhancement-eq5": (COLOURS[8], "--", "*"),
     "ls-error-enhancement-max": (COLOURS[8], ":", "d"),
@@ -91,23 +94,31 @@ def method_marker(methods: Sequence[str], method: str) -> str:
 
 
 def legend(figure: Figure, axes: Axes | None = None) -> None:
-    """One legend of `axes` (the first with entries by default) under the whole figure, in as many columns as fit."""
+    """One legend of `axes` (the first with entries by default) under the whole figure, in as many columns as fit.
+
+    The figure grows by the legend's rows beyond the first, so that many methods leave the panels their size.
+    """
     for source in figure.axes if axes is None else [axes]:
         handles, labels = source.get_legend_handles_labels()
         if handles:
             column = 0.55 + max(map(len, labels)) * FONT_SIZE * 0.6 / 72
             columns = max(1, min(len(labels), int(figure.get_figwidth() / column)))
+            rows = math.ceil(len(labels) / columns)
+            figure.set_figheight(figure.get_figheight() + (rows - 1) * FONT_SIZE * 1.6 / 72)
             figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=2.6)
             return
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an SVG element, without XML header and date; lines and text take the page's colour."""
+    """The figure as an SVG element, without XML header and date; lines and text take the page's colour.
+
+    Groups lose their ids, which number the parts of each figure alike: a page holds many figures, and an id once.
+    """
     out = io.StringIO()
     with drawing():
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
-    return text[text.index("<svg") :]
+    return re.sub(r'<g id="[\w.]+_\d+">', "<g>", text[text.index("<svg") :])
 
 
 def pdf(figure: Figure) -> bytes:
