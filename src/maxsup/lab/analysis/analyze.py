@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from maxsup.lab import environment, records
 from maxsup.lab.analysis import curves
 from maxsup.lab.analysis.confusion import confusion_matrix
-from maxsup.lab.analysis.kept import read_kept
+from maxsup.lab.analysis.kept import read_kept, write_compact
 from maxsup.lab.analysis.outputs import outputs_fingerprint, read_outputs
 from maxsup.lab.analysis.weights import fingerprint, load_model
 from maxsup.lab.evaluate import Outputs
@@ -72,7 +72,7 @@ def analyze(run_dir: Path) -> Json:
         if (run_dir / "run.json").is_file():
             records.write_json(file, {"problem": str(error).replace(f"{run_dir}/", "")})
         raise
-    records.write_json(file, {**key, **content, **environment.source_state()})
+    write_compact(file, {**key, **content, **environment.source_state()})
     return records.read_json(file)
 
 

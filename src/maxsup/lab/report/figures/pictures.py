@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +17,13 @@ from maxsup.lab.report.figures.style import pdf, standalone, svg
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its words: an SVG element for a page, and the same as a PDF file."""
+    """A picture with its words: an SVG element for a page, and the figure, which `save` also writes as PDF."""
 
     name: str
     title: str
     caption: str
     svg: str
-    pdf: bytes = b""
+    figure: Figure | None = field(default=None, repr=False, compare=False)
 
 
 class Pictures(NamedTuple):
@@ -43,7 +43,7 @@ def all_figures(comparison: Comparison) -> Pictures:
 
     def add(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> None:
         figure = draw()
-        made.append(Picture(name, title, caption, svg(figure), pdf(figure)))
+        made.append(Picture(name, title, caption, svg(figure), figure))
 
     methods = comparison.methods
     if any(run.epochs for run in comparison.runs):
@@ -125,9 +125,9 @@ def save(pictures: Sequence[Picture], directory: Path) -> list[Path]:
         file = directory / f"{picture.name}.svg"
         records.write_text(file, standalone(picture.svg))
         written.append(file)
-        if picture.pdf:
+        if picture.figure is not None:
             with records.replacing(directory / f"{picture.name}.pdf") as path:
-                path.write_bytes(picture.pdf)
+                path.write_bytes(pdf(picture.figure))
             written.append(directory / f"{picture.name}.pdf")
     return written
 
@@ -136,17 +136,17 @@ _CURVES = ("reliability", "reliability_scaled", "risk_coverage", "logit_density"
 _OVERLAPS = ("thresholds", *(key for key, _ in gradcam.OVERLAPS))
 
 
-def _read(file: Path, part: str | None, keys: Sequence[str], who: str, notes: list[str]) -> Json | None:
+def _read(file: Path, part: str | None, keys: Sequence[str], where: str, notes: list[str]) -> Json | None:
     try:
         content = records.read_json(file)
         if "problem" in content:
             raise RecordError(str(content["problem"]))
-        inner = content if part is None else content.get(part, {})
-        absent = [key for key in keys if key not in inner]
+        inner = content if part is None else content.get(part)
+        absent = keys if not isinstance(inner, dict) else [key for key in keys if key not in inner]
         if absent:
-            raise RecordError(f"{file.name} lacks {', '.join(absent)}")
+            raise RecordError(f"lacks {', '.join(absent)}")
     except (RecordError, OSError) as error:
-        notes.append(f"{who}: {error}")
+        notes.append(f"{where}: {str(error).removeprefix(f'{file}: ')}")
         return None
     return content
 
@@ -162,11 +162,11 @@ def _by_method(
         if not (run.path / name).exists():
             absent.append(run)
             continue
-        content = _read(run.path / name, part, keys, f"{run.method} seed {run.seed}", notes)
+        content = _read(run.path / name, part, keys, f"{run.method} seed {run.seed}, {name}", notes)
         if content:
             found.setdefault(run.method, []).append(content)
     if wanted and len(absent) < len(finished):
-        notes += [f"{run.method} seed {run.seed}: {name} is missing" for run in absent]
+        notes += [f"{run.method} seed {run.seed}, {name}: missing" for run in absent]
     return found
 
 

@@ -112,13 +112,13 @@ def legend(figure: Figure, axes: Axes | None = None) -> None:
 def svg(figure: Figure) -> str:
     """The figure as an SVG element, without XML header and date; lines and text take the page's colour.
 
-    Groups lose their ids, which number the parts of each figure alike: a page holds many figures, and an id once.
+    Groups and images lose their ids, which no part refers to and which figures share: on a page an id stands once.
     """
     out = io.StringIO()
     with drawing():
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
-    return re.sub(r'<g id="[\w.]+_\d+">', "<g>", text[text.index("<svg") :])
+    return re.sub(r'(<g) id="[\w.]+_\d+"|(<image\b[^>]*?) id="image\w+"', r"\1\2", text[text.index("<svg") :])
 
 
 def pdf(figure: Figure) -> bytes:
