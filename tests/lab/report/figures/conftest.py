@@ -62,12 +62,15 @@ def gradcam() -> Json:
     def cams(*predictions: int) -> Json:
         return {
             "seed": 0,
-            "cams": [{"prediction": p, "confidence": 0.1 * p + 0.5, "png": png(0.5)} for p in predictions],
+            "cams": [{"prediction": CLASSES[p], "confidence": 0.1 * p + 0.5, "png": png(0.5)} for p in predictions],
         }
 
     return {
         "classes": CLASSES,
-        "images": [{"index": 7, "label": 3, "png": png(0.2)}, {"index": 9, "label": 0, "png": png(0.9)}],
+        "images": [
+            {"index": 7, "label": "ankle boot", "png": png(0.2)},
+            {"index": 9, "label": "shirt", "png": png(0.9)},
+        ],
         "methods": {"cross-entropy": cams(3, 1), "max-sup": cams(3, 0)},
     }
 

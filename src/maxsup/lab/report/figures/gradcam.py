@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import image
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,84 +20,75 @@ from maxsup.lab.report.figures.style import FONT_SIZE, WIDTH, drawing, legend, m
 RIGHT, WRONG = "✓", "✗"
 WRONG_COLOUR = "#B2182B"
 
+# In inches: the column of the methods' names, and the least and largest side of an image.
+NAMES, LEAST_SIDE, LARGEST_SIDE = 1.25, 0.56, 1.1
+LINE = FONT_SIZE * 1.25 / 72
+
 OVERLAPS = (("precision", "precision"), ("recall", "recall"), ("iou", "intersection over union"))
 
 
 def gradcam_gallery(methods: Sequence[str], record: Json) -> Figure:
     """Rows: the images, then each method's maps on them; columns: the same images.
 
-    Under a map stand its class, ✓ or ✗, and the confidence; a wrong one also has a dashed frame. `record` is what
-    ``analysis/gradcam.json`` holds.
+    Under a map stand the predicted class, ✓ or ✗, and the confidence; a wrong one also has a dashed frame. `record` is
+    what ``analysis/gradcam.json`` holds.
     """
-    images, of_methods, classes = record["images"], record["methods"], record["classes"]
-    names = 1.25  # inches for the methods' names
-    side = max(0.72, (WIDTH - names) / max(len(images), 5))
-    letters = max(6, int(side * 72 / (FONT_SIZE * 0.62)))
-    captions = [
-        [textwrap.shorten(classes[cam["prediction"]], 2 * letters, placeholder="…") for cam in of["cams"]]
-        for of in of_methods.values()
-    ]
-    captions.append([textwrap.shorten(classes[of["label"]], 2 * letters, placeholder="…") for of in images])
-    lines = 1 + max(len(textwrap.wrap(f"{RIGHT} {text}", letters)) for row in captions for text in row)
-    row_height = side + lines * FONT_SIZE * 1.25 / 72
-    rows = 1 + len(of_methods)
+    images = record["images"]
+    # Eleven images and more make the figure wider than a page: smaller ones would have no room for their words.
+    side = min(max((WIDTH - NAMES) / len(images), LEAST_SIDE), LARGEST_SIDE)
+    letters = int(side * 72 / (FONT_SIZE * 0.6))
+    first = [(_wrapped(of["label"], letters), of["png"], True) for of in images]
+    rows = {"image and its class": first}
+    for method, of_method in record["methods"].items():
+        rows[method] = []
+        for cam, of in zip(of_method["cams"], images, strict=True):
+            right = cam["prediction"] == of["label"]
+            sign = RIGHT if right else WRONG
+            text = f"{_wrapped(cam['prediction'], letters)}\n{sign} {cam['confidence']:.2f}"
+            rows[method].append((text, cam["png"], right))
+    row_height = side + LINE * (0.6 + max(text.count("\n") + 1 for row in rows.values() for text, _, _ in row))
     with drawing():
-        figure = Figure(figsize=(names + side * len(images), rows * row_height + 0.1))
+        figure = Figure(figsize=(NAMES + side * len(images), len(rows) * row_height + 0.05))
         width, height = figure.get_size_inches()
-
-        def axes_at(row: int, column: int) -> Axes:
+        for row, (name, cells) in enumerate(rows.items()):
             top = height - 0.05 - row * row_height
-            box = ((names + column * side) / width, (top - side) / height, side * 0.94 / width, side * 0.94 / height)
-            axes = figure.add_axes(box)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            return axes
-
-        for column, of in enumerate(images):
-            axes = axes_at(0, column)
-            _show(axes, of["png"])
-            axes.set_xlabel(_wrapped(classes[of["label"]], letters), labelpad=2)
-        _name(figure, "image and its class", "black", (height - 0.05 - side / 2) / height)
-        for row, (method, of_method) in enumerate(of_methods.items(), start=1):
-            for column, (cam, of) in enumerate(zip(of_method["cams"], images, strict=True)):
-                axes = axes_at(row, column)
-                _show(axes, cam["png"])
-                right = cam["prediction"] == of["label"]
-                text = _wrapped(f"{RIGHT if right else WRONG} {classes[cam['prediction']]}", letters)
-                axes.set_xlabel(
-                    f"{text}\n{cam['confidence']:.2f}", labelpad=2, fontweight="normal" if right else "bold"
+            _name(figure, name, (top - side / 2) / height)
+            if name in record["methods"]:
+                x, half = 0.05 / width, side / 3 / height
+                y = (top - side / 2) / height
+                figure.add_artist(
+                    Line2D([x, x], [y - half, y + half], linewidth=3, color=method_style(methods, name)["color"])
                 )
-                if not right:
-                    for spine in axes.spines.values():
-                        spine.set(visible=True, color=WRONG_COLOUR, linewidth=2, linestyle=(0, (3, 1.5)))
-            colour = method_style(methods, method)["color"]
-            _name(figure, method, colour, (height - 0.05 - row * row_height - side / 2) / height)
+            for column, (text, png, right) in enumerate(cells):
+                box = (
+                    (NAMES + column * side) / width,
+                    (top - side) / height,
+                    0.94 * side / width,
+                    0.94 * side / height,
+                )
+                _cell(figure.add_axes(box), text, png, right)
         return figure
 
 
-def _show(axes: Axes, png: str) -> None:
+def _cell(axes: Axes, text: str, png: str, right: bool) -> None:
     pixels = image.imread(io.BytesIO(base64.b64decode(png)), format="png")
-    grey = pixels.ndim == 2
     # Small images keep their pixels; without a colour map a grey image would be drawn in false colours.
-    axes.imshow(pixels, cmap="gray" if grey else None, interpolation="nearest", aspect="auto")
+    axes.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None, interpolation="nearest", aspect="auto")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(text, labelpad=2, fontweight="normal" if right else "bold")
     for spine in axes.spines.values():
-        spine.set_visible(False)
+        spine.set(visible=not right, color=WRONG_COLOUR, linewidth=2, linestyle=(0, (3, 1.5)))
 
 
 def _wrapped(text: str, letters: int) -> str:
-    return "\n".join(textwrap.wrap(textwrap.shorten(text, 2 * letters, placeholder="…"), letters))
+    """`text` on two lines at most; a line may also break after a slash."""
+    lines = textwrap.wrap(text.replace("/", "/ "), letters, max_lines=2, placeholder="…")
+    return "\n".join(line.replace("/ ", "/") for line in lines)
 
 
-def _name(figure: Figure, name: str, colour: str, y: float) -> None:
-    """A row's name beside a bar in the method's colour: the text itself must stay dark enough to read."""
-    width = figure.get_figwidth()
-    figure.text(0.14 / width, y, "\n".join(textwrap.wrap(name, 15)), ha="left", va="center")
-    if colour != "black":
-        figure.add_artist(_bar(0.05 / width, y, 0.3 / figure.get_figheight(), colour))
-
-
-def _bar(x: float, y: float, half: float, colour: str) -> Artist:
-    return Line2D([x, x], [y - half, y + half], color=colour, linewidth=3, solid_capstyle="butt")
+def _name(figure: Figure, name: str, y: float) -> None:
+    figure.text(0.14 / figure.get_figwidth(), y, "\n".join(textwrap.wrap(name, 15)), ha="left", va="center")
 
 
 def overlap_curves(methods: Sequence[str], records: Mapping[str, Sequence[Json]]) -> Figure:

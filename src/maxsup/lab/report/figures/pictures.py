@@ -100,8 +100,8 @@ def all_figures(comparison: Comparison) -> Pictures:
         add(
             "gradcam",
             "Grad-CAM",
-            "What each network's prediction rests on, with the prediction and its confidence; wrong ones are crossed "
-            "and framed.",
+            "Where each network finds the class of the image, each map scaled by its own maximum; below, what the "
+            "network takes the image for, and its confidence. Wrong predictions have a ✗ and a dashed frame.",
             lambda: gradcam.gradcam_gallery(methods, cams),
         )
     for file in sorted({file.name for run in comparison.runs for file in run.path.glob("localization-*.json")}):
