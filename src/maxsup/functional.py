@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from maxsup._batch import Batch, check_choice, check_number, prepare
 from maxsup._zipf_votes import zipf_scores
+from maxsup.kernels.choice import IMPLEMENTATIONS, Terms, fused_loss, use_triton
 from maxsup.methods import label_smoothing as ls
 from maxsup.methods.common import Number, readable
 from maxsup.methods.confidence_penalty import confidence_penalty
@@ -48,6 +49,8 @@ def max_sup_cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     num_items: Number | None = None,
+    impl: str = "auto",
+    inplace: bool = False,
 ) -> Tensor:
     r"""Cross-entropy with Max Suppression: the top-1 logit is penalised, whichever class it belongs to.
 
@@ -66,13 +69,22 @@ def max_sup_cross_entropy(
         reduction: ``"mean"`` (over the weights of the samples that count), ``"sum"`` or ``"none"``.
         label_smoothing: smoothing of the cross-entropy part, in [0, 1], with PyTorch's meaning.
         num_items: with ``reduction="mean"``, divides the sum instead of the mean's own divisor (gradient accumulation).
+        impl: ``"torch"``; ``"triton"``, one kernel for loss and gradient; or ``"auto"``, which takes the kernel for
+            CUDA tensors where it applies: float32 or 16-bit logits, class indices, no gradient for `alpha` or `weight`,
+            no second derivative (an error of the backward pass), and not for ``alpha=0``. With it an index out of
+            range makes the loss NaN.
+        inplace: the kernel writes the gradient in the place of the logits, so that it needs no memory of its own. The
+            caller says with it that nobody reads the logits, or a view of them, after the loss: no metric, hook or
+            second loss. An operation that saved them for its backward pass raises there. Without a gradient to write
+            it changes nothing.
 
     Returns:
         A scalar, or for ``reduction="none"`` a tensor of the target's sample shape, in the dtype of `cross_entropy`.
 
     Raises:
         TypeError: if an argument has the wrong type or dtype.
-        ValueError: if a shape or value is not accepted.
+        ValueError: if a shape or value is not accepted, or if ``impl="triton"`` or `inplace` does not apply (it says
+            why).
         IndexError: if a class index on the CPU is out of range.
 
     Example:
@@ -85,7 +97,8 @@ def max_sup_cross_entropy(
         Zhou et al., MaxSup: Overcoming Representation Collapse in Label Smoothing, arXiv 2502.15798, Eq. 6-9.
     """
     check_number("alpha", alpha)
-    if num_items is None and _is_zero(alpha):
+    check_choice("impl", impl, IMPLEMENTATIONS)
+    if num_items is None and _is_zero(alpha) and impl != "triton" and not inplace:
         return F.cross_entropy(
             input,
             target,
@@ -95,6 +108,9 @@ def max_sup_cross_entropy(
             label_smoothing=label_smoothing,
         )
     check_number("label_smoothing", label_smoothing, high=1.0)
+    terms = Terms(max_sup=alpha, smoothing=label_smoothing or None, strict=True)
+    if use_triton(impl, input, target, terms, weight, inplace=inplace):
+        return fused_loss(input, target, terms, weight, ignore_index, reduction, num_items, inplace=inplace)
     batch = prepare(input, target, weight, ignore_index, reduction, num_items)
     if label_smoothing == 0.0 and batch.weight is None:
         cross_entropy, penalty = max_sup_terms(batch.logits, batch.target)
@@ -118,6 +134,8 @@ def label_smoothing_cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     num_items: Number | None = None,
+    impl: str = "auto",
+    inplace: bool = False,
 ) -> Tensor:
     r"""Cross-entropy with label smoothing, written as what it adds to the loss.
 
@@ -130,7 +148,8 @@ def label_smoothing_cross_entropy(
         input: logits.
         target: class indices; or probabilities, for which z_gt is ``sum_k target_k z_k`` (Mixup, CutMix; Eq. 27).
         alpha: strength, in [0, 1].
-        weight, ignore_index, reduction, num_items: as in `max_sup_cross_entropy`, and so are returns and errors.
+        weight, ignore_index, reduction, num_items, impl, inplace: as in `max_sup_cross_entropy`, and so are returns
+            and errors.
 
     Example:
         >>> import torch
@@ -145,7 +164,20 @@ def label_smoothing_cross_entropy(
     def penalty(batch: Batch, log_q: Tensor) -> Tensor:
         return ls.label_smoothing_penalty(log_q, batch.target)
 
-    return _penalised(penalty, input, target, alpha, weight, ignore_index, reduction, num_items, highest=1.0)
+    return _penalised(
+        penalty,
+        input,
+        target,
+        alpha,
+        weight,
+        ignore_index,
+        reduction,
+        num_items,
+        highest=1.0,
+        terms=Terms(smoothing=alpha),
+        impl=impl,
+        inplace=inplace,
+    )
 
 
 class LabelSmoothingParts(NamedTuple):
@@ -387,6 +419,8 @@ def logit_penalty_cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     num_items: Number | None = None,
+    impl: str = "auto",
+    inplace: bool = False,
 ) -> Tensor:
     r"""Cross-entropy with a penalty on the size of the logits: ``cross_entropy + alpha * sum_k z_k^2 / 2`` per sample.
 
@@ -394,7 +428,8 @@ def logit_penalty_cross_entropy(
         input: logits; those that are −inf are left out of the sum.
         target: class indices or probabilities.
         alpha: strength, the publication's β (6e-4 there; 2e-3 in the comparison of arXiv 2502.15798, Table 4).
-        weight, ignore_index, reduction, num_items: as in `max_sup_cross_entropy`, and so are returns and errors.
+        weight, ignore_index, reduction, num_items, impl, inplace: as in `max_sup_cross_entropy`, and so are returns
+            and errors.
 
     Example:
         >>> import torch
@@ -408,7 +443,19 @@ def logit_penalty_cross_entropy(
     def penalty(batch: Batch, log_q: Tensor) -> Tensor:
         return logit_penalty(batch.logits)
 
-    return _penalised(penalty, input, target, alpha, weight, ignore_index, reduction, num_items)
+    return _penalised(
+        penalty,
+        input,
+        target,
+        alpha,
+        weight,
+        ignore_index,
+        reduction,
+        num_items,
+        terms=Terms(penalty=alpha),
+        impl=impl,
+        inplace=inplace,
+    )
 
 
 def confidence_penalty_cross_entropy(
@@ -467,11 +514,20 @@ def _penalised(
     highest: float = math.inf,
     probabilities: bool = True,
     shortcut: bool = True,
+    terms: Terms | None = None,
+    impl: str = "torch",
+    inplace: bool = False,
 ) -> Tensor:
-    """Cross-entropy + alpha · penalty, the penalty being a function of the batch and its log-probabilities."""
+    """Cross-entropy + alpha · penalty, the penalty being a function of the batch and its log-probabilities.
+
+    `terms` say it to the kernel.
+    """
     check_number("alpha", alpha, high=highest)
-    if shortcut and num_items is None and _is_zero(alpha):
+    check_choice("impl", impl, IMPLEMENTATIONS)
+    if shortcut and num_items is None and _is_zero(alpha) and impl != "triton" and not inplace:
         return F.cross_entropy(input, target, weight=weight, ignore_index=ignore_index, reduction=reduction)
+    if terms is not None and use_triton(impl, input, target, terms, weight, inplace=inplace):
+        return fused_loss(input, target, terms, weight, ignore_index, reduction, num_items, inplace=inplace)
     batch = prepare(input, target, weight, ignore_index, reduction, num_items, probabilities=probabilities)
     log_q = batch.logits.log_softmax(1)
     loss = batch.weigh(batch.cross_entropy(log_q) + alpha * penalty(batch, log_q))
