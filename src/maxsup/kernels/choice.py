@@ -5,7 +5,6 @@ Imports Triton only when a kernel is chosen.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from maxsup.methods.common import Number, in_function_transform
 
+TRITON_IS_THERE = importlib.util.find_spec("triton") is not None
 IMPLEMENTATIONS = ("auto", "torch", "triton")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -29,9 +29,7 @@ class Terms(NamedTuple):
     strict: bool = False  # smoothing over all classes, as PyTorch's, so that an absent one makes the loss inf
 
 
-def use_triton(
-    impl: str, input: Tensor, target: Tensor, terms: Terms, weight: Tensor | None, *, inplace: bool
-) -> bool:
+def use_triton(impl: str, input: Tensor, target: Tensor, terms: Terms, weight: Tensor | None, *, inplace: bool) -> bool:
     """Whether the Triton kernel computes this loss.
 
     "auto" takes it for CUDA tensors where it applies, "torch" never; "triton" and `inplace` have to have it.
@@ -71,12 +69,6 @@ def fused_loss(
     return module.fused_loss(input, target, terms, weight, ignore_index, reduction, num_items, inplace=inplace)
 
 
-@functools.cache
-def triton_is_there() -> bool:
-    """Whether Triton can be imported."""
-    return importlib.util.find_spec("triton") is not None
-
-
 def interpreted() -> bool:
     """Whether Triton runs its kernels in its interpreter, and so on the CPU."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
@@ -88,9 +80,9 @@ def _on_cuda(input: Tensor) -> bool:
 
 def _obstacle(input: Tensor, target: Tensor, terms: Terms, weight: Tensor | None) -> str | None:
     """Why the kernel does not apply, or None; arguments that are wrong in any case are left to their own checks."""
-    if not triton_is_there():
+    if not TRITON_IS_THERE:
         return "Triton is not installed"
-    if not isinstance(input, Tensor) or not isinstance(target, Tensor):
+    if not all(isinstance(given, Tensor) for given in (input, target)):
         return None
     if not (_on_cuda(input) or interpreted()):
         return f"input is on {input.device}, and the kernel needs CUDA (or Triton's interpreter, TRITON_INTERPRET=1)"

@@ -47,8 +47,14 @@ def fused_loss(
         _check_inplace(input, logits)
     divisor: Number | None = 1.0
     if reduction == "mean":
-        divisor = None if num_items is None else _placed(num_items, input.device)
-    terms = Terms(*(None if x is None else _placed(x, input.device) for x in terms[:4]), strict=terms.strict)
+        divisor = _placed(num_items, input.device)
+    terms = Terms(
+        _placed(terms.max_sup, input.device),
+        _placed(terms.smoothing, input.device),
+        _placed(terms.penalty, input.device),
+        _placed(terms.z_loss, input.device),
+        terms.strict,
+    )
     rows = Rows(target, weight, ignore_index, terms, divisor)
     if torch.compiler.is_compiling():
         loss = _compiled(logits, rows, reduction, checked.dtype)
@@ -60,7 +66,7 @@ def fused_loss(
     return loss.reshape(checked.shape) if reduction == "none" else loss
 
 
-def _placed(number: Number, device: torch.device) -> Number:
+def _placed(number: Number | None, device: torch.device) -> Number | None:
     """A strength as the kernel takes it: read if that is free, and else on the logits' device."""
     if not isinstance(number, Tensor) or number.device == device:
         return number
@@ -87,9 +93,7 @@ def _check_inplace(input: Tensor, logits: Tensor) -> None:
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, rows: Rows, reduction: str, dtype: torch.dtype, inplace: bool
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, rows: Rows, reduction: str, dtype: torch.dtype, inplace: bool) -> Tensor:
         loss = _loss_of(logits, reduction, dtype)
         ctx.rows, ctx.inplace = rows, inplace
         ctx.ready = reduction != "none" and logits.dtype != torch.float16
@@ -110,7 +114,8 @@ class _Fused(torch.autograd.Function):
         (saved,) = ctx.saved_tensors
         kept = torch._C._autograd._get_current_graph_task_keep_graph()  # is there to be another backward pass?
         if ctx.ready:
-            gradient = saved.clone() if kept else saved
+            # Detached it has no other owner, so that a leaf may take it as its .grad without a copy.
+            gradient = saved.clone() if kept else saved.detach()
             scale_(gradient, upstream)
         else:
             overwrite = ctx.inplace and not kept
@@ -119,15 +124,15 @@ class _Fused(torch.autograd.Function):
             if overwrite:
                 torch.autograd.graph.increment_version(saved)
         if torch.is_grad_enabled():
-            gradient = _Once.apply(gradient, upstream)
+            gradient = _Once.apply(gradient, torch.empty(0, requires_grad=True))
         return gradient, None, None, None, None
 
 
 class _Once(torch.autograd.Function):
-    """The gradient itself, whose derivative is an error."""
+    """The gradient itself, whose derivative is an error; `anchor` is there to require one."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, upstream: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, anchor: Tensor) -> Tensor:
         return gradient.view_as(gradient)
 
     @staticmethod
@@ -135,17 +140,29 @@ class _Once(torch.autograd.Function):
         raise RuntimeError('the fused kernel has no second derivative: pass impl="torch" to the loss')
 
 
-# What the compiler sees: two operators of tensors and numbers. A strength or divisor is a number, or, where `tensors` has
-# one in its place, that tensor; the order is that of Terms, then the divisor.
+# What the compiler sees: two operators of tensors and numbers. The strengths, in the order of Terms, and the divisor
+# are `numbers`, or the elements of the tensor `values` where there is one; those that are not `used` are None.
 
 
 def _compiled(logits: Tensor, rows: Rows, reduction: str, dtype: torch.dtype) -> Tensor:
     given = (rows.terms.max_sup, rows.terms.smoothing, rows.terms.penalty, rows.terms.z_loss, rows.divisor)
-    numbers = [0.0 if x is None or isinstance(x, Tensor) else float(x) for x in given]
-    tensors = [x if isinstance(x, Tensor) else None for x in given]
-    used = [x is not None for x in given]
+    values = None
+    if any(isinstance(x, Tensor) for x in given):
+        device = logits.device
+        values = torch.stack(
+            [torch.as_tensor(0.0 if x is None else x, dtype=torch.float32, device=device) for x in given]
+        )
     result: Tensor = torch.ops.maxsup.fused_loss(
-        logits, rows.target, rows.weight, numbers, tensors, used, rows.terms.strict, rows.ignore_index, reduction, dtype
+        logits,
+        rows.target,
+        rows.weight,
+        values,
+        [0.0 if x is None or isinstance(x, Tensor) else float(x) for x in given],
+        [x is not None for x in given],
+        rows.terms.strict,
+        rows.ignore_index,
+        reduction,
+        dtype,
     )
     return result
 
@@ -153,17 +170,15 @@ def _compiled(logits: Tensor, rows: Rows, reduction: str, dtype: torch.dtype) ->
 def _rows_of_arguments(
     target: Tensor,
     weight: Tensor | None,
+    values: Tensor | None,
     numbers: list[float],
-    tensors: list[Tensor | None],
     used: list[bool],
     strict: bool,
     ignore_index: int,
 ) -> Rows:
-    given = [
-        (number if tensor is None else tensor) if there else None
-        for number, tensor, there in zip(numbers, tensors, used, strict=True)
-    ]
-    return Rows(target, weight, ignore_index, Terms(*given[:4], strict=strict), given[4])
+    every: list[Number] = list(numbers if values is None else values)
+    given = [number if there else None for number, there in zip(every, used, strict=True)]
+    return Rows(target, weight, ignore_index, Terms(given[0], given[1], given[2], given[3], strict), given[4])
 
 
 @torch.library.custom_op("maxsup::fused_loss", mutates_args=())
@@ -171,15 +186,15 @@ def _fused_loss_op(
     logits: Tensor,
     target: Tensor,
     weight: Tensor | None,
+    values: Tensor | None,
     numbers: list[float],
-    tensors: list[Tensor | None],
     used: list[bool],
     strict: bool,
     ignore_index: int,
     reduction: str,
     dtype: torch.dtype,
 ) -> Tensor:
-    rows = _rows_of_arguments(target, weight, numbers, tensors, used, strict, ignore_index)
+    rows = _rows_of_arguments(target, weight, values, numbers, used, strict, ignore_index)
     loss = _loss_of(logits, reduction, dtype)
     losses_and_gradient(logits, rows, loss=loss, gradient=None)
     return loss
@@ -197,13 +212,13 @@ def _gradient_op(
     logits: Tensor,
     target: Tensor,
     weight: Tensor | None,
+    values: Tensor | None,
     numbers: list[float],
-    tensors: list[Tensor | None],
     used: list[bool],
     strict: bool,
     ignore_index: int,
 ) -> Tensor:
-    rows = _rows_of_arguments(target, weight, numbers, tensors, used, strict, ignore_index)
+    rows = _rows_of_arguments(target, weight, values, numbers, used, strict, ignore_index)
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
     losses_and_gradient(logits, rows, loss=None, gradient=gradient, upstream=upstream)
     return gradient
@@ -215,15 +230,13 @@ def _(upstream: Tensor, logits: Tensor, *arguments: Any) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    logits, target, weight, numbers, tensors, *rest = inputs
-    ctx.numbers, ctx.rest = numbers, rest[:3]
-    ctx.save_for_backward(logits, target, weight, *tensors)
+    ctx.save_for_backward(*inputs[:4])
+    ctx.rest = inputs[4:8]
 
 
 def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-    logits, target, weight, *tensors = ctx.saved_tensors
-    gradient = torch.ops.maxsup.fused_loss_gradient(upstream, logits, target, weight, ctx.numbers, tensors, *ctx.rest)
-    return gradient, None, None, None, [None] * len(tensors), None, None, None, None, None
+    gradient: Tensor = torch.ops.maxsup.fused_loss_gradient(upstream, *ctx.saved_tensors, *ctx.rest)
+    return gradient, *(None,) * 9
 
 
 _fused_loss_op.register_autograd(_backward, setup_context=_save)

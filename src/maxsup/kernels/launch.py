@@ -52,6 +52,7 @@ class Plan:
     programs: int  # per multiprocessor
     stages: int = 1
     stream: bool = False
+    registers: int | None = None  # at most, per thread
 
 
 def layout_of(logits: Tensor) -> Layout:
@@ -60,10 +61,10 @@ def layout_of(logits: Tensor) -> Layout:
     widest = VECTOR_BYTES // size
     stride = logits.stride(0) if n > 1 else classes
     together = math.gcd(classes, stride, logits.data_ptr() // size, widest)
-    if together * size < VECTOR_BYTES // 2 and stride == classes and logits.data_ptr() % VECTOR_BYTES == 0:
-        # Fewer than 8 bytes at a time waste instructions; with edges the row needs room for an inside.
-        if classes >= 4 * widest:
-            return Layout(widest, True)
+    anywhere = stride == classes and logits.data_ptr() % VECTOR_BYTES == 0
+    # Fewer than 8 bytes at a time waste instructions; with edges the row needs room for an inside.
+    if together * size < VECTOR_BYTES // 2 and anywhere and classes >= 4 * widest:
+        return Layout(widest, True)
     return Layout(together, False)
 
 
@@ -76,7 +77,9 @@ def plan_of(classes: int, size: int, layout: Layout) -> Plan:
         return stream_plan(classes, layout, 32768 // size, warps=8, programs=2)
     rows = max(1, 1024 // columns)
     warps = min(max(1, columns // 1024), 32)
-    return Plan(rows, columns // layout.vector, 1, warps, programs=max(1, 24 // warps))
+    return Plan(
+        rows, columns // layout.vector, 1, warps, programs=max(1, 16 // warps), registers=128 if warps < 32 else 64
+    )
 
 
 def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, programs: int, stages: int = 1) -> Plan:
@@ -109,7 +112,7 @@ def losses_and_gradient(
         logits: the rows.
         rows: the rest of the batch.
         loss: is given the loss per row, (N,), or divided and summed, (); None to leave it.
-        gradient: is given the gradient, (N, K), columns adjacent; it may be `logits` itself. None to leave it.
+        gradient: is given the gradient, (N, K) contiguous; it may be `logits` itself. None to leave it.
         upstream: gradient of the loss, (N,) or (); None for 1.
         plan: None for the one of `plan_of`.
     """
@@ -122,7 +125,7 @@ def losses_and_gradient(
     summed = loss is not None and loss.dim() == 0
     sums = torch.empty(programs + 1, dtype=torch.float32, device=device) if summed else loss
     kind, divisor = _divisor(rows, n, classes, device)
-    options: dict[str, Any] = {"num_warps": plan.warps, "num_stages": 1}
+    options: dict[str, Any] = {"num_warps": plan.warps, "num_stages": 1, "maxnreg": plan.registers}
     if plan.stream:
         kernel = stream_kernel
         options |= {"CHUNKS": plan.chunks, "STAGES": plan.stages}
@@ -143,7 +146,6 @@ def losses_and_gradient(
         _argument(terms.z_loss),
         n,
         logits.stride(0),
-        0 if gradient is None else gradient.stride(0),
         upstream.stride(0) if upstream is not None and upstream.dim() else 0,
         rows.ignore_index,
         CLASSES=classes,

@@ -16,9 +16,9 @@ multiple of 16 bytes: the vectors cover the inside of a row, and up to VECTOR âˆ
 The two classes whose gradient is special, y and argmax, are written after the tile, so that no logit is compared with
 them.
 
-Shapes of what the pointers point to: logits and gradient (rows, CLASSES), target (rows,), weight (CLASSES,), upstream
-(rows,) or () with a stride of 0, loss (rows,), or with LOSS = "sum" partial sums (programs,) and the divisor after them.
-A strength is a number or the pointer to one.
+Shapes of what the pointers point to: logits (rows, CLASSES) with adjacent columns, gradient (rows, CLASSES) without
+gaps, target (rows,), weight (CLASSES,), upstream (rows,) or () with a stride of 0, loss (rows,), or with LOSS = "sum"
+partial sums (programs,) and the divisor after them. A strength is a number or the pointer to one.
 """
 
 import triton
@@ -123,11 +123,11 @@ def _row_terms(
     return loss, slope, at_target, share, absent_share
 
 
-@triton.jit(do_not_specialize=["rows", "logits_stride", "gradient_stride", "upstream_stride", "ignore_index"])
+@triton.jit(do_not_specialize=["rows", "logits_stride", "upstream_stride", "ignore_index"])
 def tile_kernel(
     logits, gradient, target, weight, loss, divisor, upstream,
     alpha, smoothing, penalty, z_loss,
-    rows, logits_stride, gradient_stride, upstream_stride, ignore_index,
+    rows, logits_stride, upstream_stride, ignore_index,
     CLASSES: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
     STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
@@ -232,8 +232,10 @@ def tile_kernel(
             slope = tl.where(z_y == z_y, factor * slope / exponentials, z_y)
             slope = tl.where(keep, slope, 0.0)
             share = tl.where(keep, factor * share, 0.0)
-            g_y = slope * _exp(z_y - maximum) - factor * at_target - tl.where(
-                z_y == -INFINITY, factor * absent_share, share
+            g_y = (
+                slope * _exp(z_y - maximum)
+                - factor * at_target
+                - tl.where(z_y == -INFINITY, factor * absent_share, share)
             )
             if PENALTY:
                 g_y += tl.where(z_y == -INFINITY, 0.0, factor * penalty * z_y)
@@ -259,8 +261,9 @@ def tile_kernel(
                 g += x * (factor * penalty)[:, None, None]
             if some_absent:
                 g = tl.where(x == -INFINITY, -(factor * absent_share)[:, None, None], g)
-            out = row.to(tl.int64) * gradient_stride
-            out_begin = tl.multiple_of(out + head, VECTOR)
+            out = row.to(tl.int64) * CLASSES
+            out_begin = out + head if EDGES else out  # no sum with 0: that would lose the hint
+            out_begin = tl.multiple_of(out_begin, VECTOR)
             if INPLACE:
                 tl.debug_barrier()  # every thread has read what it needs of the logits
             tl.store(

@@ -38,11 +38,11 @@ def _gradient(x, maximum, slope, share, absent_share, tension, some_absent, PENA
     return g
 
 
-@triton.jit(do_not_specialize=["rows", "logits_stride", "gradient_stride", "upstream_stride", "ignore_index"])
+@triton.jit(do_not_specialize=["rows", "logits_stride", "upstream_stride", "ignore_index"])
 def stream_kernel(
     logits, gradient, target, weight, loss, divisor, upstream,
     alpha, smoothing, penalty, z_loss,
-    rows, logits_stride, gradient_stride, upstream_stride, ignore_index,
+    rows, logits_stride, upstream_stride, ignore_index,
     CLASSES: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
     STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
@@ -57,10 +57,11 @@ def stream_kernel(
     tile = group[:, None] * VECTOR + lane[None, :]
     sums = 0.0
     for row in range(program, rows, programs):
+        place = tl.to_tensor(row).to(tl.int64)
         y = tl.load(target + row).to(tl.int64)
         keep = y != ignore_index
         known = keep & (y >= 0) & (y < CLASSES)
-        offset = row.to(tl.int64) * logits_stride
+        offset = place * logits_stride
         z_y = tl.load(logits + offset + y, mask=known, other=float("nan")).to(tl.float32)
 
         # Chunk c has the vectors `skip + c GROUPS + group` of the inside, counted from column `head`; skip <= 0.
@@ -121,7 +122,7 @@ def stream_kernel(
             total = tl.zeros((GROUPS,), tl.float32)
             squares = tl.zeros((GROUPS,), tl.float32)
             counts = tl.zeros((GROUPS,), tl.float32)
-            for chunk in range(0, CHUNKS):
+            for chunk in range(CHUNKS):
                 mask = skip + chunk * GROUPS + group >= 0
                 x = tl.load(base + ((skip + chunk * GROUPS) * VECTOR + tile), mask=mask[:, None], other=-INFINITY)
                 x = x.to(tl.float32)
@@ -156,7 +157,7 @@ def stream_kernel(
         if gradient is not None:
             factor = factor / bottom
             if upstream is not None:
-                factor *= tl.load(upstream + row.to(tl.int64) * upstream_stride).to(tl.float32)
+                factor *= tl.load(upstream + place * upstream_stride).to(tl.float32)
             factor = tl.where(keep, factor, 0.0)
             # What is NaN in z_y (an index out of range) has to show in the whole row.
             slope = tl.where(keep, tl.where(z_y == z_y, factor * slope / row_exponentials, z_y), 0.0)
@@ -183,13 +184,15 @@ def stream_kernel(
                 if PENALTY:
                     g_top += tension * maximum
 
-            out = gradient + row.to(tl.int64) * gradient_stride
-            out_base = gradient + tl.multiple_of(row.to(tl.int64) * gradient_stride + head, VECTOR)
+            out = place * CLASSES
+            out_begin = out
+            if EDGES:
+                out_begin += head
+            out_base = gradient + tl.multiple_of(out_begin, VECTOR)
+            out = gradient + out
             if INPLACE:
                 tl.debug_barrier()  # every thread has read what it needs of the logits
-            g = _gradient(
-                last.to(tl.float32), maximum, slope, share, absent_share, tension, some_absent, PENALTY
-            )
+            g = _gradient(last.to(tl.float32), maximum, slope, share, absent_share, tension, some_absent, PENALTY)
             tl.store(
                 out_base + (last_start + tile), g.to(gradient.dtype.element_ty), mask=last_inside[:, None],
                 eviction_policy="evict_first",
@@ -201,9 +204,7 @@ def stream_kernel(
                 x = tl.load(
                     base + (start + tile), mask=(inside & keep)[:, None], other=0.0, eviction_policy="evict_first"
                 )
-                g = _gradient(
-                    x.to(tl.float32), maximum, slope, share, absent_share, tension, some_absent, PENALTY
-                )
+                g = _gradient(x.to(tl.float32), maximum, slope, share, absent_share, tension, some_absent, PENALTY)
                 tl.store(
                     out_base + (start + tile), g.to(gradient.dtype.element_ty), mask=inside[:, None],
                     eviction_policy="evict_first",
