@@ -253,11 +253,12 @@ def plans(k: int, size: int, layout: launch.Layout) -> list[launch.Plan]:
     columns = groups * layout.vector
     found = [launch.plan_of(k, size, layout)]
     if columns <= 4096:
-        for logits in (512, 1024, 2048, 4096):  # per warp
+        for logits in (256, 512, 1024, 2048, 4096):  # per warp
             for warps in (1, 2, 4, 8):
                 rows = logits * warps // columns
                 if rows < 1 or (warps > 1 and rows > 8):
                     continue
+                found.append(launch.Plan(rows, groups, 1, warps, 1 << 20))  # as many programs as tiles
                 for resident in (8, 12, 16, 24, 32, 48):  # warps of a multiprocessor
                     registers = min(255, 65536 // (resident * 32) // 8 * 8)
                     # A thread has about 1.5 registers per logit and 40 more.

@@ -31,7 +31,7 @@ INFINITY = tl.constexpr(float("inf"))
 @triton.jit
 def _number(value):
     """A float32 from a number or from the pointer to one: neither is part of what is compiled."""
-    value = tl.to_tensor(value)
+    value = tl.where(True, value, value)  # to the interpreter a number is a Python float: this makes it a tensor
     if value.dtype.is_ptr():
         value = tl.load(value)
     return value.to(tl.float32)

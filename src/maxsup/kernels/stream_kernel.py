@@ -57,7 +57,7 @@ def stream_kernel(
     tile = group[:, None] * VECTOR + lane[None, :]
     sums = 0.0
     for row in range(program, rows, programs):
-        place = tl.to_tensor(row).to(tl.int64)
+        place = tl.cast(row, tl.int64)
         y = tl.load(target + row).to(tl.int64)
         keep = y != ignore_index
         known = keep & (y >= 0) & (y < CLASSES)
