@@ -280,6 +280,7 @@ def plans(k: int, size: int, layout: launch.Layout) -> list[launch.Plan]:
                     found.append(
                         launch.stream_plan(k, layout, chunk * 2 // size, warps=warps, programs=programs, stages=stages)
                     )
+        found += [dataclasses.replace(plan, keep="") for plan in found if plan.stream and plan.stages == 1]
     return list(dict.fromkeys(found))
 
 
@@ -333,7 +334,9 @@ def tune(size: str, bandwidth: float, seconds: float, compile_only: bool) -> Non
 
 
 def short(plan: launch.Plan) -> str:
-    return " ".join(f"{key}={value}" for key, value in dataclasses.asdict(plan).items() if value not in (None, False))
+    return " ".join(
+        f"{key}={value}" for key, value in dataclasses.asdict(plan).items() if value not in (None, False, "evict_last")
+    )
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ class Plan:
     stages: int = 1
     stream: bool = False
     registers: int | None = None  # at most, per thread
+    keep: str = "evict_last"  # of a stream's first loop
 
 
 def layout_of(logits: Tensor) -> Layout:
@@ -128,7 +129,7 @@ def losses_and_gradient(
     options: dict[str, Any] = {"num_warps": plan.warps, "num_stages": 1, "maxnreg": plan.registers}
     if plan.stream:
         kernel = stream_kernel
-        options |= {"CHUNKS": plan.chunks, "STAGES": plan.stages}
+        options |= {"CHUNKS": plan.chunks, "STAGES": plan.stages, "KEEP": plan.keep}
     else:
         kernel = tile_kernel
         options |= {"ROWS": plan.rows}

@@ -46,9 +46,9 @@ def stream_kernel(
     CLASSES: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
     STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
-    STAGES: tl.constexpr,
+    STAGES: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """One row at a time, in CHUNKS pieces of GROUPS vectors; the first piece is the one that may be short."""
+    """One row at a time, in CHUNKS pieces of GROUPS vectors; the first piece is the one that may be short; KEEP is how the first loop asks the cache to hold it."""
     alpha, smoothing, penalty, z_loss = _number(alpha), _number(smoothing), _number(penalty), _number(z_loss)
     program, programs = tl.program_id(0), tl.num_programs(0)
     bottom = _divisor(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS)
@@ -89,7 +89,7 @@ def stream_kernel(
         for chunk in tl.range(0, again, num_stages=STAGES):
             start = (skip + chunk * GROUPS) * VECTOR
             mask = skip + chunk * GROUPS + group >= 0
-            x = tl.load(base + (start + tile), mask=mask[:, None], other=0.0, eviction_policy="evict_last")
+            x = tl.load(base + (start + tile), mask=mask[:, None], other=0.0, eviction_policy=KEEP)
             highest, exponentials, total, squares, first = _online(
                 x.to(tl.float32), mask, chunk, highest, exponentials, total, squares, first, PENALTY
             )
