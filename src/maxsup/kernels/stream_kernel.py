@@ -48,7 +48,10 @@ def stream_kernel(
     STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
     STAGES: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """One row at a time, in CHUNKS pieces of GROUPS vectors; the first piece is the one that may be short; KEEP is how the first loop asks the cache to hold it."""
+    """One row at a time, in CHUNKS pieces of GROUPS vectors; the first piece is the one that may be short.
+
+    KEEP is the cache hint of the first loop.
+    """
     alpha, smoothing, penalty, z_loss = _number(alpha), _number(smoothing), _number(penalty), _number(z_loss)
     program, programs = tl.program_id(0), tl.num_programs(0)
     bottom = _divisor(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS)
