@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -81,6 +82,39 @@ def prepare(
     probabilities: bool = True,
 ) -> Batch:
     """Checks the arguments that every function has in common and flattens the batch to rows."""
+    checked = check(input, target, weight, ignore_index, reduction, num_items, probabilities=probabilities)
+    dtype = torch.float32 if input.dtype in (torch.float16, torch.bfloat16) else input.dtype
+    logits = rows(input).to(dtype)
+    if weight is not None:
+        weight = weight.to(device=logits.device, dtype=dtype)
+    keep = None
+    if checked.probabilities:
+        target_rows = rows(target)
+    else:
+        target_rows, keep = indices(target.reshape(-1).long(), ignore_index, checked.classes)
+    return Batch(logits, target_rows, keep, weight, checked.shape, checked.dtype)
+
+
+class Checked(NamedTuple):
+    """What the arguments say once they are found to fit together."""
+
+    classes: int
+    probabilities: bool
+    shape: torch.Size  # of the loss at reduction="none"
+    dtype: torch.dtype  # of the loss
+
+
+def check(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    num_items: Number | None,
+    *,
+    probabilities: bool = True,
+) -> Checked:
+    """Raises unless the arguments fit together; of the values only what costs nothing is read."""
     _check_options(reduction, num_items)
     _check_logits(input)
     if not isinstance(target, Tensor):
@@ -88,12 +122,10 @@ def prepare(
     classes = input.shape[0] if input.dim() == 1 else input.shape[1]
     if classes == 0:
         raise ValueError(f"input must have at least one class, got shape {tuple(input.shape)}")
-    dtype = torch.float32 if input.dtype in (torch.float16, torch.bfloat16) else input.dtype
-    logits = _rows(input).to(dtype)
     if weight is not None:
-        weight = check_weight(weight, classes).to(device=logits.device, dtype=dtype)
-    keep = None
-    if target.shape == input.shape:
+        check_weight(weight, classes)
+    soft = target.shape == input.shape
+    if soft:
         if not probabilities:
             raise ValueError(
                 f"target must hold class indices: this loss has no definition for probabilities of shape "
@@ -101,16 +133,14 @@ def prepare(
             )
         _check_probabilities(target, ignore_index)
         shape = _sample_shape(input)
-        result_dtype = torch.promote_types(input.dtype, target.dtype)
-        rows = _rows(target)
+        dtype = torch.promote_types(input.dtype, target.dtype)
     else:
         _check_indices(input, target)
         shape = target.shape
-        result_dtype = input.dtype
-        rows, keep = _indices(target.reshape(-1).long(), ignore_index, classes)
-    if torch.is_autocast_enabled(input.device.type) and result_dtype in (torch.float16, torch.bfloat16):
-        result_dtype = torch.float32  # as autocast does for cross_entropy
-    return Batch(logits, rows, keep, weight, shape, result_dtype)
+        dtype = input.dtype
+    if torch.is_autocast_enabled(input.device.type) and dtype in (torch.float16, torch.bfloat16):
+        dtype = torch.float32  # as autocast does for cross_entropy
+    return Checked(classes, soft, shape, dtype)
 
 
 def check_number(name: str, value: Number, low: float = 0.0, high: float = math.inf) -> None:
@@ -187,26 +217,26 @@ def _check_indices(input: Tensor, target: Tensor) -> None:
         raise TypeError(f"target must hold class indices as torch.int64 or torch.uint8, got {target.dtype}")
 
 
-def _indices(target: Tensor, ignore_index: int, classes: int) -> tuple[Tensor, Tensor | None]:
+def indices(target: Tensor, ignore_index: int, classes: int) -> tuple[Tensor, Tensor | None]:
     """The indices with 0 in ignored rows, and the mask of the rows to keep."""
     if readable(target) and target.numel():
         low, high = (int(bound) for bound in target.aminmax())
         if low >= 0 and high < classes and not low <= ignore_index <= high:
             return target, None
     keep = target != ignore_index
-    rows = torch.where(keep, target, 0)
+    kept = torch.where(keep, target, 0)
     if readable(target):
-        wrong = ((rows < 0) | (rows >= classes)).nonzero()
+        wrong = ((kept < 0) | (kept >= classes)).nonzero()
         if len(wrong):
             # The type that cross_entropy raises.
             raise IndexError(
                 f"target must hold class indices from 0 to {classes - 1}, or {ignore_index} (ignore_index), "
-                f"got {int(rows[wrong[0, 0]])}"
+                f"got {int(kept[wrong[0, 0]])}"
             )
-    return rows, keep
+    return kept, keep
 
 
-def _rows(tensor: Tensor) -> Tensor:
+def rows(tensor: Tensor) -> Tensor:
     """(C,), (N, C) or (N, C, d1, …) -> (N·d1·…, C)."""
     if tensor.dim() == 2:
         return tensor

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from maxsup._batch import Batch, check_choice, check_number, prepare
 from maxsup._zipf_votes import zipf_scores
+from maxsup.kernels.choice import IMPLEMENTATIONS, Terms, fused_loss, use_triton
 from maxsup.methods import label_smoothing as ls
 from maxsup.methods.common import Number, readable
 from maxsup.methods.confidence_penalty import confidence_penalty
@@ -49,6 +50,8 @@ def max_sup_cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     num_items: Number | None = None,
+    impl: str = "auto",
+    inplace: bool = False,
 ) -> Tensor:
     r"""Cross-entropy with Max Suppression: the top-1 logit is penalised, whichever class it belongs to.
 
@@ -67,13 +70,22 @@ def max_sup_cross_entropy(
         reduction: ``"mean"`` (over the weights of the samples that count), ``"sum"`` or ``"none"``.
         label_smoothing: smoothing of the cross-entropy part, in [0, 1], with PyTorch's meaning.
         num_items: with ``reduction="mean"``, divides the sum instead of the mean's own divisor (gradient accumulation).
+        impl: ``"torch"``; ``"triton"``, one kernel for loss and gradient; or ``"auto"``, which takes the kernel for
+            CUDA tensors where it applies: float32 or 16-bit logits, class indices, no gradient for `alpha` or `weight`,
+            no second derivative (an error of the backward pass), and not for ``alpha=0``. With it an index out of
+            range makes the loss NaN.
+        inplace: the kernel writes the gradient in the place of the logits, so that it needs no memory of its own. The
+            caller says with it that nobody reads the logits, or a view of them, after the loss: no metric, hook or
+            second loss. An operation that saved them for its backward pass raises there. Without a gradient to write
+            it changes nothing.
 
     Returns:
         A scalar, or for ``reduction="none"`` a tensor of the target's sample shape, in the dtype of `cross_entropy`.
 
     Raises:
         TypeError: if an argument has the wrong type or dtype.
-        ValueError: if a shape or value is not accepted.
+        ValueError: if a shape or value is not accepted, or if ``impl="triton"`` or `inplace` does not apply (it says
+            why).
         IndexError: if a class index on the CPU is out of range.
 
     Example:
@@ -85,17 +97,22 @@ def max_sup_cross_entropy(
     Reference:
         Zhou et al., MaxSup: Overcoming Representation Collapse in Label Smoothing, arXiv 2502.15798, Eq. 6-9.
     """
-    if label_smoothing == 0.0:
-        return _picked("top", input, target, alpha, weight, ignore_index, reduction, num_items)
-    check_number("alpha", alpha)
     check_number("label_smoothing", label_smoothing, high=1.0)
-    batch = prepare(input, target, weight, ignore_index, reduction, num_items)
-    # PyTorch's smoothing does not scale with the class weight of the sample.
-    smoothed = F.cross_entropy(
-        batch.logits, batch.target, weight=batch.weight, reduction="none", label_smoothing=label_smoothing
-    )
-    penalty = picked_penalty(batch.logits, batch.logits.log_softmax(1), batch.target, "top")
-    return batch.reduce(smoothed + batch.weigh(alpha * penalty), reduction, num_items)
+    options = (alpha, weight, ignore_index, reduction, num_items)
+    if label_smoothing == 0.0:
+        rows = _picked("top", alpha)
+        return _reduced(rows, input, target, *options, terms=Terms(max_sup=alpha), impl=impl, inplace=inplace)
+
+    def smoothed_rows(batch: Batch) -> Tensor:
+        # PyTorch's smoothing does not scale with the class weight of the sample.
+        smoothed = F.cross_entropy(
+            batch.logits, batch.target, weight=batch.weight, reduction="none", label_smoothing=label_smoothing
+        )
+        penalty = picked_penalty(batch.logits, batch.logits.log_softmax(1), batch.target, "top")
+        return smoothed + batch.weigh(alpha * penalty)
+
+    terms = Terms(max_sup=alpha, smoothing=label_smoothing, strict=True)
+    return _reduced(smoothed_rows, input, target, *options, terms=terms, impl=impl, inplace=inplace, weigh=False)
 
 
 def label_smoothing_cross_entropy(
@@ -107,6 +124,8 @@ def label_smoothing_cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     num_items: Number | None = None,
+    impl: str = "auto",
+    inplace: bool = False,
 ) -> Tensor:
     r"""Cross-entropy with label smoothing, written as what it adds to the loss.
 
@@ -119,7 +138,8 @@ def label_smoothing_cross_entropy(
         input: logits.
         target: class indices; or probabilities, for which z_gt is ``sum_k target_k z_k`` (Mixup, CutMix; Eq. 27).
         alpha: strength, in [0, 1].
-        weight, ignore_index, reduction, num_items: as in `max_sup_cross_entropy`, and so are returns and errors.
+        weight, ignore_index, reduction, num_items, impl, inplace: as in `max_sup_cross_entropy`, and so are returns
+            and errors.
 
     Example:
         >>> import torch
@@ -131,7 +151,20 @@ def label_smoothing_cross_entropy(
         Szegedy et al., Rethinking the Inception Architecture, CVPR 2016; arXiv 2502.15798, Eq. 1-3.
     """
 
-    return _picked("true", input, target, alpha, weight, ignore_index, reduction, num_items, highest=1.0)
+    return _reduced(
+        _picked("true", alpha),
+        input,
+        target,
+        alpha,
+        weight,
+        ignore_index,
+        reduction,
+        num_items,
+        highest=1.0,
+        terms=Terms(smoothing=alpha),
+        impl=impl,
+        inplace=inplace,
+    )
 
 
 class LabelSmoothingParts(NamedTuple):
@@ -373,6 +406,8 @@ def logit_penalty_cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     num_items: Number | None = None,
+    impl: str = "auto",
+    inplace: bool = False,
 ) -> Tensor:
     r"""Cross-entropy with a penalty on the size of the logits: ``cross_entropy + alpha * sum_k z_k^2 / 2`` per sample.
 
@@ -380,7 +415,8 @@ def logit_penalty_cross_entropy(
         input: logits; those that are −inf are left out of the sum.
         target: class indices or probabilities.
         alpha: strength, the publication's β (6e-4 there; 2e-3 in the comparison of arXiv 2502.15798, Table 4).
-        weight, ignore_index, reduction, num_items: as in `max_sup_cross_entropy`, and so are returns and errors.
+        weight, ignore_index, reduction, num_items, impl, inplace: as in `max_sup_cross_entropy`, and so are returns
+            and errors.
 
     Example:
         >>> import torch
@@ -394,7 +430,19 @@ def logit_penalty_cross_entropy(
     def penalty(batch: Batch, log_q: Tensor) -> Tensor:
         return logit_penalty(batch.logits)
 
-    return _penalised(penalty, input, target, alpha, weight, ignore_index, reduction, num_items)
+    return _penalised(
+        penalty,
+        input,
+        target,
+        alpha,
+        weight,
+        ignore_index,
+        reduction,
+        num_items,
+        terms=Terms(penalty=alpha),
+        impl=impl,
+        inplace=inplace,
+    )
 
 
 def confidence_penalty_cross_entropy(
@@ -440,33 +488,32 @@ def confidence_penalty_cross_entropy(
     return _penalised(penalty, input, target, alpha, weight, ignore_index, reduction, num_items)
 
 
-def _picked(
-    pick: Pick,
-    input: Tensor,
-    target: Tensor,
-    alpha: Number,
-    weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-    num_items: Number | None,
-    *,
-    highest: float = math.inf,
-) -> Tensor:
-    """Cross-entropy + alpha · (z_p − z̄), the logit p being the one that the method picks."""
-    check_number("alpha", alpha, high=highest)
-    if num_items is None and _is_zero(alpha):
-        return F.cross_entropy(input, target, weight=weight, ignore_index=ignore_index, reduction=reduction)
-    batch = prepare(input, target, weight, ignore_index, reduction, num_items)
-    if batch.probabilities and batch.weight is not None:  # which act within the cross-entropy
-        log_q = batch.logits.log_softmax(1)
-        rows = batch.cross_entropy(log_q) + alpha * picked_penalty(batch.logits, log_q, batch.target, pick)
-    else:
-        rows = batch.weigh(picked_cross_entropy(batch.logits, batch.target, alpha, pick))
-    return batch.reduce(rows, reduction, num_items)
+def _picked(pick: Pick, alpha: Number) -> Callable[[Batch], Tensor]:
+    """Rows of cross-entropy + alpha · (z_p − z̄), the logit p being the one that the method picks."""
+
+    def rows(batch: Batch) -> Tensor:
+        if batch.probabilities and batch.weight is not None:  # which act within the cross-entropy
+            log_q = batch.logits.log_softmax(1)
+            return batch.cross_entropy(log_q) + alpha * picked_penalty(batch.logits, log_q, batch.target, pick)
+        return picked_cross_entropy(batch.logits, batch.target, alpha, pick)
+
+    return rows
 
 
 def _penalised(
-    penalty: Callable[[Batch, Tensor], Tensor],
+    penalty: Callable[[Batch, Tensor], Tensor], input: Tensor, target: Tensor, alpha: Number, *options: Any, **more: Any
+) -> Tensor:
+    """Cross-entropy + alpha · penalty, the penalty being a function of the batch and its log-probabilities."""
+
+    def rows(batch: Batch) -> Tensor:
+        log_q = batch.logits.log_softmax(1)
+        return batch.cross_entropy(log_q) + alpha * penalty(batch, log_q)
+
+    return _reduced(rows, input, target, alpha, *options, **more)
+
+
+def _reduced(
+    rows: Callable[[Batch], Tensor],
     input: Tensor,
     target: Tensor,
     alpha: Number,
@@ -478,15 +525,32 @@ def _penalised(
     highest: float = math.inf,
     probabilities: bool = True,
     shortcut: bool = True,
+    weigh: bool = True,
+    terms: Terms | None = None,
+    impl: str = "torch",
+    inplace: bool = False,
 ) -> Tensor:
-    """Cross-entropy + alpha · penalty, the penalty being a function of the batch and its log-probabilities."""
+    """The reduced loss, by one of three ways: cross_entropy where alpha is 0, the kernel of `terms`, or `rows`.
+
+    `shortcut` says whether the first may be taken, `weigh` whether the class weights are still to be applied to `rows`.
+    """
     check_number("alpha", alpha, high=highest)
-    if shortcut and num_items is None and _is_zero(alpha):
-        return F.cross_entropy(input, target, weight=weight, ignore_index=ignore_index, reduction=reduction)
+    check_choice("impl", impl, IMPLEMENTATIONS)
+    if shortcut and num_items is None and _is_zero(alpha) and impl != "triton" and not inplace:
+        smoothing = 0.0 if terms is None or not terms.strict else float(terms.smoothing or 0.0)
+        return F.cross_entropy(
+            input,
+            target,
+            weight=weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=smoothing,
+        )
+    if terms is not None and use_triton(impl, input, target, terms, weight, inplace=inplace):
+        return fused_loss(input, target, terms, weight, ignore_index, reduction, num_items, inplace=inplace)
     batch = prepare(input, target, weight, ignore_index, reduction, num_items, probabilities=probabilities)
-    log_q = batch.logits.log_softmax(1)
-    loss = batch.weigh(batch.cross_entropy(log_q) + alpha * penalty(batch, log_q))
-    return batch.reduce(loss, reduction, num_items)
+    loss = rows(batch)
+    return batch.reduce(batch.weigh(loss) if weigh else loss, reduction, num_items)
 
 
 def _is_zero(alpha: Number) -> bool:

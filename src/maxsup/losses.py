@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 
 from maxsup import functional
 from maxsup._batch import REDUCTIONS, check_choice, check_number, check_weight
+from maxsup.kernels.choice import IMPLEMENTATIONS
 from maxsup.methods.common import Number
 from maxsup.methods.online_label_smoothing import first_table, next_table
 
@@ -45,14 +46,19 @@ class _Loss(nn.Module):
         weight: Tensor | None = None,
         ignore_index: int = -100,
         reduction: str = "mean",
+        impl: str = "auto",
+        inplace: bool = False,
     ) -> None:
         super().__init__()
         check_choice("reduction", reduction, REDUCTIONS)
+        check_choice("impl", impl, IMPLEMENTATIONS)
         check_number("alpha", alpha, high=self.bounds["alpha"])
         self.register_buffer("alpha", torch.tensor(float(alpha)))
         self.register_buffer("weight", None if weight is None else check_weight(weight))
         self.ignore_index = ignore_index
         self.reduction = reduction
+        self.impl = impl
+        self.inplace = inplace
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.bounds and not isinstance(value, Tensor):
@@ -66,6 +72,10 @@ class _Loss(nn.Module):
     def _options(self) -> dict[str, Any]:
         return {"weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
 
+    def _implementation(self) -> dict[str, Any]:
+        """The options of the losses that the kernel knows."""
+        return {"impl": self.impl, "inplace": self.inplace}
+
     def extra_repr(self) -> str:
         """The numbers, and the options that differ from their defaults."""
         parts = [f"{name}={float(getattr(self, name)):g}" for name in self.bounds]
@@ -75,6 +85,10 @@ class _Loss(nn.Module):
             parts.append(f"ignore_index={self.ignore_index}")
         if self.reduction != "mean":
             parts.append(f"reduction={self.reduction!r}")
+        if self.impl != "auto":
+            parts.append(f"impl={self.impl!r}")
+        if self.inplace:
+            parts.append("inplace=True")
         return ", ".join(parts)
 
 
@@ -87,6 +101,7 @@ class MaxSupCrossEntropyLoss(_Loss):
         ignore_index: class index of the samples to leave out.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         label_smoothing: smoothing of the cross-entropy part, in [0, 1].
+        impl, inplace: which implementation, and whether the gradient overwrites the logits; see the function.
 
     Example:
         >>> loss = MaxSupCrossEntropyLoss(alpha=0.1)
@@ -102,15 +117,25 @@ class MaxSupCrossEntropyLoss(_Loss):
         ignore_index: int = -100,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
+        impl: str = "auto",
+        inplace: bool = False,
     ) -> None:
-        super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
+        super().__init__(
+            alpha, weight=weight, ignore_index=ignore_index, reduction=reduction, impl=impl, inplace=inplace
+        )
         check_number("label_smoothing", label_smoothing, high=1.0)
         self.label_smoothing = label_smoothing
 
     def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
         """The loss of logits `input` at `target`."""
         return functional.max_sup_cross_entropy(
-            input, target, self.alpha, label_smoothing=self.label_smoothing, num_items=num_items, **self._options()
+            input,
+            target,
+            self.alpha,
+            label_smoothing=self.label_smoothing,
+            num_items=num_items,
+            **self._options(),
+            **self._implementation(),
         )
 
     def extra_repr(self) -> str:
@@ -124,7 +149,7 @@ class LabelSmoothingCrossEntropyLoss(_Loss):
 
     Args:
         alpha: strength, in [0, 1]; kept in the buffer `alpha`, assignable.
-        weight, ignore_index, reduction: as in `MaxSupCrossEntropyLoss`.
+        weight, ignore_index, reduction, impl, inplace: as in `MaxSupCrossEntropyLoss`.
 
     Example:
         >>> loss = LabelSmoothingCrossEntropyLoss(alpha=0.1)
@@ -141,13 +166,17 @@ class LabelSmoothingCrossEntropyLoss(_Loss):
         weight: Tensor | None = None,
         ignore_index: int = -100,
         reduction: str = "mean",
+        impl: str = "auto",
+        inplace: bool = False,
     ) -> None:
-        super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
+        super().__init__(
+            alpha, weight=weight, ignore_index=ignore_index, reduction=reduction, impl=impl, inplace=inplace
+        )
 
     def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
         """The loss of logits `input` at `target`."""
         return functional.label_smoothing_cross_entropy(
-            input, target, self.alpha, num_items=num_items, **self._options()
+            input, target, self.alpha, num_items=num_items, **self._options(), **self._implementation()
         )
 
 
@@ -351,7 +380,7 @@ class LogitPenaltyLoss(_Loss):
 
     Args:
         alpha: strength, at least 0 (β of the publication); kept in the buffer `alpha`, assignable.
-        weight, ignore_index, reduction: as in `MaxSupCrossEntropyLoss`.
+        weight, ignore_index, reduction, impl, inplace: as in `MaxSupCrossEntropyLoss`.
     """
 
     def __init__(
@@ -361,12 +390,18 @@ class LogitPenaltyLoss(_Loss):
         weight: Tensor | None = None,
         ignore_index: int = -100,
         reduction: str = "mean",
+        impl: str = "auto",
+        inplace: bool = False,
     ) -> None:
-        super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
+        super().__init__(
+            alpha, weight=weight, ignore_index=ignore_index, reduction=reduction, impl=impl, inplace=inplace
+        )
 
     def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
         """The loss of logits `input` at `target`."""
-        return functional.logit_penalty_cross_entropy(input, target, self.alpha, num_items=num_items, **self._options())
+        return functional.logit_penalty_cross_entropy(
+            input, target, self.alpha, num_items=num_items, **self._options(), **self._implementation()
+        )
 
 
 class ConfidencePenaltyLoss(_Loss):

@@ -1,0 +1,374 @@
+"""Times the fused loss on a GPU against its peers, forward and backward, beside the limit that memory sets.
+
+    python benchmarks/bench_loss_gpu.py [--out benchmarks/results/bench_loss_gpu] [--sizes 262144x1000xbfloat16 …]
+                                        [--losses ours "F.cross_entropy" …]
+    python benchmarks/bench_loss_gpu.py --tune [--sizes …]
+
+The limit: logits read once and gradient written once, 2·N·K·bytes, at the bandwidth of a device-to-device copy of the
+same run. Times are medians of runs with a cold L2 on random logits, by device events; memory is the peak above what was
+there before, in multiples of the logits; errors are ‖x − x₆₄‖ / ‖x₆₄‖ of loss and gradient against float64 over the
+first rows. After each size the tables are written to OUT.md and OUT.json.
+
+`--tune` times the kernel alone, cut in several ways, and prints the share of the limit of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.nn import functional as F
+
+from maxsup.functional import max_sup_cross_entropy
+from maxsup.kernels import launch
+from maxsup.kernels.choice import Terms
+
+ALPHA = 0.1
+SIZES = [
+    "262144x1000xbfloat16",
+    "131072x1000xfloat32",
+    "1048576x100xbfloat16",
+    "8192x32000xbfloat16",
+    "8192x50257xbfloat16",
+    "8192x131072xbfloat16",
+    "4096x262144xbfloat16",
+    "1024x1000xfloat32",
+    "1024x1000xbfloat16",
+]
+MILLISECONDS = 120  # of runs, per loss and size
+CHECKED_LOGITS = 1 << 24  # as many rows as have these
+
+
+def as_published(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(z, y) + ALPHA * (z.topk(1, 1).values.squeeze(1) - z.mean(1)).mean()
+
+
+def with_max(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(z, y) + ALPHA * (z.max(1).values - z.mean(1)).mean()
+
+
+def smoothed(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(z, y, label_smoothing=ALPHA)
+
+
+def liger(z: Tensor, y: Tensor) -> Tensor:
+    from liger_kernel.transformers.functional import liger_cross_entropy
+
+    return liger_cross_entropy(z, y, label_smoothing=ALPHA)
+
+
+def ours(z: Tensor, y: Tensor, **options: Any) -> Tensor:
+    return max_sup_cross_entropy(z, y, ALPHA, impl="triton", **options)
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return torch.compile(function, fullgraph=True, dynamic=False)
+
+
+# What each is, and the penalty that float64 has to show: of MaxSup, of label smoothing, or none.
+LOSSES: dict[str, tuple[Callable[..., Tensor], str]] = {
+    "F.cross_entropy": (F.cross_entropy, "none"),
+    "F.cross_entropy, label smoothing": (smoothed, "smoothing"),
+    "MaxSup as published (topk)": (as_published, "max_sup"),
+    "the same with max": (with_max, "max_sup"),
+    "torch.compile, label smoothing": (smoothed, "smoothing"),
+    "torch.compile, MaxSup": (partial(max_sup_cross_entropy, alpha=ALPHA, impl="torch"), "max_sup"),
+    "Liger, label smoothing": (liger, "smoothing"),
+    "ours": (ours, "max_sup"),
+    "ours, in place": (partial(ours, inplace=True), "max_sup"),
+}
+OVERWRITES = ("Liger, label smoothing", "ours, in place")
+
+
+class Runner:
+    """Runs and times a loss on one batch; the gradient goes to logits that are no leaf, as in a model."""
+
+    def __init__(self, n: int, k: int, dtype: torch.dtype) -> None:
+        generator = torch.Generator("cuda").manual_seed(0)
+        self.logits = torch.randn(n, k, device="cuda", dtype=dtype, generator=generator) * 2
+        self.target = torch.randint(k, (n,), device="cuda", generator=generator)
+        self.working = self.logits
+        self.anchor = torch.zeros((), device="cuda", requires_grad=True)
+        self.flush = torch.empty(1 << 26, dtype=torch.int32, device="cuda")
+
+    def step(self, loss: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+        z = _Logits.apply(self.anchor, self.working)
+        value = loss(z, self.target)
+        (gradient,) = torch.autograd.grad(value, z)
+        return value, gradient
+
+    def time(self, loss: Callable[..., Tensor], overwrites: bool) -> list[float]:
+        """Milliseconds of runs with a cold cache; where the logits are overwritten they are restored in between."""
+        if overwrites:
+            self.working = self.logits.clone()
+        begin = time.perf_counter()
+        for _ in range(3):  # compile, warm up
+            self.step(loss)
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        self.step(loss)
+        torch.cuda.synchronize()
+        count = min(200, max(7, int(MILLISECONDS / 1e3 / (time.perf_counter() - begin))))
+        events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(count)]
+        for start, stop in events:
+            if overwrites:
+                self.working.copy_(self.logits)
+            self.flush.zero_()
+            start.record()
+            self.step(loss)
+            stop.record()
+        torch.cuda.synchronize()
+        self.working = self.logits
+        return [start.elapsed_time(stop) for start, stop in events]
+
+    def memory(self, loss: Callable[..., Tensor], overwrites: bool) -> float:
+        """Peak memory of a step beyond what was there, in multiples of the logits."""
+        if overwrites:
+            self.working = self.logits.clone()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        self.step(loss)
+        peak = torch.cuda.max_memory_allocated() - before
+        self.working = self.logits
+        return peak / (self.logits.numel() * self.logits.element_size())
+
+    def errors(self, loss: Callable[..., Tensor], penalty: str) -> tuple[float, float]:
+        """Relative error of loss and gradient against float64, over the first rows."""
+        rows = max(1, min(len(self.logits), CHECKED_LOGITS // self.logits.shape[1]))
+        few = Runner.__new__(Runner)
+        few.anchor, few.target = self.anchor, self.target[:rows]
+        few.working = self.logits[:rows].clone()
+        z = few.working.double().requires_grad_()
+        exact = F.cross_entropy(z, few.target)
+        if penalty == "max_sup":
+            # By index: amax would share the sub-gradient among equal maxima.
+            exact = exact + ALPHA * (z.gather(1, z.argmax(1, keepdim=True)).squeeze(1) - z.mean(1)).mean()
+        elif penalty == "smoothing":
+            exact = F.cross_entropy(z, few.target, label_smoothing=ALPHA)
+        (exact_gradient,) = torch.autograd.grad(exact, z)
+        value, gradient = few.step(loss)
+        error = abs(float(value.double() - exact)) / abs(float(exact))
+        return error, float((gradient.double() - exact_gradient).norm() / exact_gradient.norm())
+
+
+class _Logits(torch.autograd.Function):
+    """Logits as a layer's output: not a leaf, and no memory of their own."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, values: Tensor) -> Tensor:
+        return torch.empty(0, device=values.device, dtype=values.dtype).set_(
+            values.untyped_storage(), values.storage_offset(), values.shape, values.stride()
+        )
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
+        return None, None
+
+
+def copy_bandwidth() -> float:
+    """Bytes per second, read and written, of a device-to-device copy of 2 GiB."""
+    source = torch.randint(-(1 << 31), 1 << 31, (1 << 28,), device="cuda").view(torch.int64)
+    copy = torch.empty_like(source)
+    milliseconds = triton.testing.do_bench(lambda: copy.copy_(source), return_mode="median")
+    return 2 * source.numel() * 8 / (milliseconds / 1e3)
+
+
+def measure(size: str, names: list[str], bandwidth: float) -> list[dict[str, Any]]:
+    n, k, dtype = parse(size)
+    runner = Runner(n, k, dtype)
+    floor = 2 * n * k * runner.logits.element_size() / bandwidth * 1e3
+    rows = []
+    for name in names:
+        loss, penalty = LOSSES[name]
+        if name.startswith("torch.compile"):
+            torch.compiler.reset()
+            loss = compiled(loss)
+        overwrites = name in OVERWRITES
+        row: dict[str, Any] = {"size": size, "loss": name, "floor_ms": floor}
+        try:
+            times = runner.time(loss, overwrites)
+            row["memory"] = runner.memory(loss, overwrites)
+            row["loss_error"], row["gradient_error"] = runner.errors(loss, penalty)
+        except (ImportError, torch.OutOfMemoryError) as error:
+            row["missing"] = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+            print(f"{size} {name}: {row['missing']}", flush=True)
+            rows.append(row)
+            torch.cuda.empty_cache()
+            continue
+        row["ms"] = statistics.median(times)
+        row["ms_deciles"] = [statistics.quantiles(times, n=10)[i] for i in (0, -1)]
+        row["share"] = floor / row["ms"]
+        rows.append(row)
+        print(
+            f"{size:24} {name:34} {row['ms']:8.3f} ms {row['share']:6.1%} memory {row['memory']:.2f} "
+            f"errors {row['loss_error']:.1e} {row['gradient_error']:.1e}",
+            flush=True,
+        )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| size | loss | ms (10th-90th percentile) | share of the limit | memory | error of loss | of gradient |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in rows:
+        if "missing" in row:
+            lines.append(f"| {row['size']} | {row['loss']} | {row['missing']} | | | | |")
+            continue
+        low, high = row["ms_deciles"]
+        lines.append(
+            f"| {row['size']} | {row['loss']} | {row['ms']:.3f} ({low:.3f}-{high:.3f}) | {row['share']:.0%} | "
+            f"{row['memory']:.2f}× | {row['loss_error']:.1e} | {row['gradient_error']:.1e} |"
+        )
+    return "\n".join(lines)
+
+
+def write(out: Path, rows: list[dict[str, Any]], machine: dict[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    facts = ", ".join(f"{key} {value}" for key, value in machine.items())
+    out.with_suffix(".md").write_text(f"# The fused loss on a GPU\n\n{facts}\n\n{table(rows)}\n")
+
+
+def parse(size: str) -> tuple[int, int, torch.dtype]:
+    n, k, dtype = size.split("x")
+    return int(n), int(k), getattr(torch, dtype)
+
+
+def plans(k: int, size: int, layout: launch.Layout) -> list[launch.Plan]:
+    """The cuts that `--tune` tries."""
+    vectors = -(-k // layout.vector)
+    groups = triton.next_power_of_2(vectors)
+    columns = groups * layout.vector
+    found = [launch.plan_of(k, size, layout)]
+    if columns <= 4096:
+        for logits in (256, 512, 1024, 2048, 4096):  # per warp
+            for warps in (1, 2, 4, 8):
+                rows = logits * warps // columns
+                if rows < 1 or (warps > 1 and rows > 8):
+                    continue
+                found.append(launch.Plan(rows, groups, 1, warps, 1 << 20))  # as many programs as tiles
+                for resident in (8, 12, 16, 24, 32, 48):  # warps of a multiprocessor
+                    registers = min(255, 65536 // (resident * 32) // 8 * 8)
+                    # A thread has about 1.5 registers per logit and 40 more.
+                    if resident % warps == 0 and resident // warps <= 32 and logits / 32 + 30 < registers:
+                        if resident == 8 and registers / 2 > logits / 32 * 2 + 60:
+                            continue  # it could have more
+                        found.append(launch.Plan(rows, groups, 1, warps, resident // warps, registers=registers))
+    elif columns * size <= 131072:
+        for warps in (8, 16, 32):
+            if columns // warps // 32 <= 64:
+                found.append(launch.Plan(1, groups, 1, warps, max(1, 32 // warps)))
+                found.append(launch.Plan(1, groups, 1, warps, max(1, 16 // warps)))
+    if columns * size > 16384:
+        cuts = [(4096, 4, 4), (4096, 4, 2), (8192, 8, 1), (8192, 8, 2), (8192, 8, 3), (8192, 16, 2), (16384, 16, 1)]
+        cuts += [(16384, 16, 2), (16384, 8, 2), (16384, 8, 1), (32768, 32, 1), (32768, 16, 1), (16384, 32, 1)]
+        for chunk, warps, programs in cuts:
+            for stages in (1, 2) if chunk <= 16384 else (1,):
+                if chunk < 2 * k:
+                    found.append(
+                        launch.stream_plan(k, layout, chunk * 2 // size, warps=warps, programs=programs, stages=stages)
+                    )
+        found += [dataclasses.replace(plan, keep="") for plan in found if plan.stream and plan.stages == 1]
+    return list(dict.fromkeys(found))
+
+
+def tune(size: str, bandwidth: float, seconds: float, compile_only: bool) -> None:
+    n, k, dtype = parse(size)
+    if compile_only:
+        n = min(n, 4096)
+    runner = Runner(n, k, dtype)
+    logits = runner.logits
+    floor = 2 * n * k * logits.element_size() / bandwidth * 1e3
+    gradient = torch.empty_like(logits)
+    loss = torch.empty((), device="cuda")
+    rows = launch.Rows(runner.target, None, -100, Terms(max_sup=ALPHA), None)
+    few = max(1, min(n, (1 << 22) // k))
+    z = logits[-few:].double().requires_grad_()
+    exact = F.cross_entropy(z, runner.target[-few:]) * few / n
+    exact = exact + ALPHA * (z.gather(1, z.argmax(1, keepdim=True)).squeeze(1) - z.mean(1)).sum() / n
+    (exact_gradient,) = torch.autograd.grad(exact, z)
+    layout = launch.layout_of(logits)
+    print(f"{size}: limit {floor:.3f} ms, {layout}", flush=True)
+    begin = time.perf_counter()
+    results = []
+    tried = plans(k, logits.element_size(), layout)
+    for plan in tried:
+        if time.perf_counter() - begin > seconds:
+            print(f"  stopped after {len(results)} of {len(tried)} cuts", flush=True)
+            break
+        run = partial(launch.losses_and_gradient, logits, rows, loss=loss, gradient=gradient, plan=plan)
+        gradient.fill_(float("nan"))
+        try:
+            run()
+            torch.cuda.synchronize()
+        except (triton.runtime.errors.OutOfResources, RuntimeError) as error:
+            if compile_only:
+                continue
+            print(f"  {short(plan)}: {type(error).__name__} {str(error)[:80]}", flush=True)
+            continue
+        if compile_only:
+            continue
+        error = float((gradient[-few:].double() - exact_gradient).norm() / exact_gradient.norm())
+        milliseconds = triton.testing.do_bench(run, warmup=5, rep=30, return_mode="median")
+        results.append((floor / milliseconds, short(plan), error))
+    for share, text, error in sorted(results, reverse=True):
+        print(f"  {share:6.1%}  {text}  error {error:.1e}", flush=True)
+    if compile_only:
+        return
+    none = torch.empty((n,), device="cuda")
+    forward = partial(launch.losses_and_gradient, logits, rows, loss=none, gradient=None)
+    milliseconds = triton.testing.do_bench(forward, warmup=5, rep=30, return_mode="median")
+    print(f"  loss alone, default cut: {floor / 2 / milliseconds:.1%} of one read", flush=True)
+
+
+def short(plan: launch.Plan) -> str:
+    return " ".join(
+        f"{key}={value}" for key, value in dataclasses.asdict(plan).items() if value not in (None, False, "evict_last")
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="file to write, without its suffix")
+    parser.add_argument("--sizes", nargs="+", default=SIZES)
+    parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=list(LOSSES))
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--seconds", type=float, default=60, help="of --tune, per size, about")
+    parser.add_argument("--compile-only", action="store_true", help="fill Triton's cache for --tune, and end")
+    arguments = parser.parse_args()
+    bandwidth = copy_bandwidth()
+    machine = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "Python": platform.python_version(),
+        "copy": f"{bandwidth / 1e12:.2f} TB/s",
+    }
+    print(machine, flush=True)
+    rows: list[dict[str, Any]] = []
+    for size in arguments.sizes:
+        if arguments.tune:
+            tune(size, bandwidth, arguments.seconds, arguments.compile_only)
+        else:
+            rows += measure(size, arguments.losses, bandwidth)
+            if arguments.out:
+                write(arguments.out, rows, machine)
+        torch.cuda.empty_cache()
+    if rows:
+        print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

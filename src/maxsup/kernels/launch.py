@@ -1,0 +1,197 @@
+"""How the kernels are cut to a batch and launched: vectors, tiles, programs, and the loss that they add up to."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from maxsup.kernels.choice import Terms
+from maxsup.kernels.loss_kernels import finish_kernel, scale_kernel, tile_kernel, weights_kernel
+from maxsup.kernels.stream_kernel import stream_kernel
+from maxsup.methods.common import Number
+
+VECTOR_BYTES = 16
+PARTIALS = 64  # programs that add up the targets' weights
+FEW_TARGETS = 2048  # so many every program adds up for itself, which saves a launch
+LONG_ROW_BYTES = 65536  # longer rows are streamed
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Everything but the logits of a batch of rows."""
+
+    target: Tensor  # (N,) contiguous integers
+    weight: Tensor | None  # (K,) contiguous
+    ignore_index: int
+    terms: Terms
+    divisor: Number | None  # of the sum; None for the sum of the weights of the rows that count
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows lie in memory: the vector's width, and whether rows begin anywhere (see `loss_kernels`)."""
+
+    vector: int
+    edges: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a kernel is cut: `chunks` of `groups` vectors make a row, `rows` rows a tile (one chunk only)."""
+
+    rows: int
+    groups: int
+    chunks: int
+    warps: int
+    programs: int  # per multiprocessor
+    stages: int = 1
+    stream: bool = False
+    registers: int | None = None  # at most, per thread
+    keep: str = "evict_last"  # of a stream's first loop
+
+
+def layout_of(logits: Tensor) -> Layout:
+    """The widest vectors that the addresses of the rows (N, K) allow."""
+    size, (n, classes) = logits.element_size(), logits.shape
+    widest = VECTOR_BYTES // size
+    stride = logits.stride(0) if n > 1 else classes
+    together = math.gcd(classes, stride, logits.data_ptr() // size, widest)
+    anywhere = stride == classes and logits.data_ptr() % VECTOR_BYTES == 0
+    # Fewer than 8 bytes at a time waste instructions; with edges the row needs room for an inside.
+    if together * size < VECTOR_BYTES // 2 and anywhere and classes >= 4 * widest:
+        return Layout(widest, True)
+    return Layout(together, False)
+
+
+@functools.lru_cache(maxsize=256)
+def plan_of(classes: int, size: int, layout: Layout) -> Plan:
+    """The cut for K classes of `size` bytes; the figures are those that ran fastest on an H100."""
+    vectors = -(-classes // layout.vector)
+    columns = triton.next_power_of_2(vectors) * layout.vector
+    if classes * size > LONG_ROW_BYTES:
+        return stream_plan(classes, layout, 32768 // size, warps=8, programs=2)
+    rows = max(1, 1024 // columns)
+    warps = min(max(1, columns // 1024), 32)
+    return Plan(
+        rows, columns // layout.vector, 1, warps, programs=max(1, 16 // warps), registers=128 if warps < 32 else 64
+    )
+
+
+def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, programs: int, stages: int = 1) -> Plan:
+    """Rows in chunks of `columns`."""
+    groups = columns // layout.vector
+    chunks = -(-(classes // layout.vector) // groups)
+    return Plan(1, groups, chunks, warps, programs, stages, stream=True)
+
+
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """Their number; 1 for the interpreter's CPU, so that programs have several rows."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def losses_and_gradient(
+    logits: Tensor,
+    rows: Rows,
+    *,
+    loss: Tensor | None,
+    gradient: Tensor | None,
+    upstream: Tensor | None = None,
+    plan: Plan | None = None,
+) -> None:
+    """Runs the kernels over logits (N, K) whose columns are adjacent.
+
+    Args:
+        logits: the rows.
+        rows: the rest of the batch.
+        loss: is given the loss per row, (N,), or divided and summed, (); None to leave it.
+        gradient: is given the gradient, (N, K) contiguous; it may be `logits` itself. None to leave it.
+        upstream: gradient of the loss, (N,) or (); None for 1.
+        plan: None for the one of `plan_of`.
+    """
+    n, classes = logits.shape
+    device, terms = logits.device, rows.terms
+    layout = layout_of(logits)
+    if plan is None:
+        plan = plan_of(classes, logits.element_size(), layout)
+    programs = max(1, min(-(-n // plan.rows), plan.programs * multiprocessors(device)))
+    summed = loss is not None and loss.dim() == 0
+    sums = torch.empty(programs + 1, dtype=torch.float32, device=device) if summed else loss
+    kind, divisor = _divisor(rows, n, classes, device)
+    options: dict[str, Any] = {"num_warps": plan.warps, "num_stages": 1, "maxnreg": plan.registers}
+    if plan.stream:
+        kernel = stream_kernel
+        options |= {"CHUNKS": plan.chunks, "STAGES": plan.stages, "KEEP": plan.keep}
+    else:
+        kernel = tile_kernel
+        options |= {"ROWS": plan.rows}
+    kernel[(programs,)](
+        logits,
+        gradient,
+        rows.target,
+        rows.weight,
+        sums,
+        divisor,
+        upstream,
+        _argument(terms.max_sup),
+        _argument(terms.smoothing),
+        _argument(terms.penalty),
+        _argument(terms.z_loss),
+        n,
+        logits.stride(0),
+        upstream.stride(0) if upstream is not None and upstream.dim() else 0,
+        rows.ignore_index,
+        CLASSES=classes,
+        GROUPS=plan.groups,
+        VECTOR=layout.vector,
+        EDGES=layout.edges,
+        MAX_SUP=terms.max_sup is not None,
+        SMOOTHING=terms.smoothing is not None,
+        PENALTY=terms.penalty is not None,
+        Z_LOSS=terms.z_loss is not None,
+        STRICT=terms.strict,
+        LOSS="none" if loss is None else "sum" if summed else "rows",
+        DIVISOR=kind,
+        PARTIALS=PARTIALS,
+        INPLACE=gradient is not None and gradient.data_ptr() == logits.data_ptr(),
+        **options,
+    )
+    if summed:
+        finish_kernel[(1,)](sums, loss, programs, BLOCK=1024)
+
+
+def scale_(gradient: Tensor, upstream: Tensor) -> None:
+    """gradient *= upstream for a contiguous gradient and an upstream of one element; free where that is 1."""
+    count, block = gradient.numel(), 4096
+    programs = max(1, min(-(-count // block), 8 * multiprocessors(gradient.device)))
+    scale_kernel[(programs,)](gradient, upstream, count, BLOCK=block, num_warps=8)
+
+
+def _divisor(rows: Rows, n: int, classes: int, device: torch.device) -> tuple[str, Number | None]:
+    """The kernel's DIVISOR and the argument to it."""
+    if rows.divisor is not None:
+        if not isinstance(rows.divisor, Tensor) and rows.divisor == 1:
+            return "one", None
+        return "number", _argument(rows.divisor)
+    if n <= FEW_TARGETS:
+        return "targets", None
+    partials = torch.empty(PARTIALS, dtype=torch.float32, device=device)
+    weights_kernel[(PARTIALS,)](
+        rows.target, rows.weight, partials, n, rows.ignore_index, CLASSES=classes, PROGRAMS=PARTIALS, BLOCK=1024
+    )
+    return "partials", partials
+
+
+def _argument(number: Number | None) -> Number:
+    """A float or a tensor: an int would be compiled in."""
+    if isinstance(number, Tensor):
+        return number
+    return 0.0 if number is None else float(number)

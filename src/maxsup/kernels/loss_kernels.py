@@ -1,0 +1,315 @@
+# mypy: ignore-errors
+# What Triton compiles is no Python that mypy could follow.
+"""Cross-entropy with penalties: loss and gradient of a row of logits in one kernel.
+
+For a row z (K,) with target y, q = softmax(z), L = logsumexp(z), n the number of classes whose logit is not −inf, means
+and squares over those, and w the row's weight:
+
+    loss = w (L − z_y + alpha (max z − mean z) + smoothing (z_y − mean z) + penalty ‖z‖²/2 + z_loss L²)
+    dloss/dz_k = w (q_k (1 + 2 z_loss L) − (1 − smoothing) [k = y] + alpha [k = argmax] − (alpha + smoothing)/n
+                    + penalty z_k)
+
+Memory sets the speed, so a row is read in vectors of 16 bytes where its place allows. A tile has the shape (ROWS,
+GROUPS, VECTOR): a vector is what one thread loads at once, and what can be said of a whole vector (whether it is within
+the row, its sum, its maximum) costs a share of an instruction per logit. With EDGES the rows need not begin at a
+multiple of 16 bytes: the vectors cover the inside of a row, and up to VECTOR − 1 logits on either side are an edge.
+The two classes whose gradient is special, y and argmax, are written after the tile, so that no logit is compared with
+them.
+
+Shapes of what the pointers point to: logits (rows, CLASSES) with adjacent columns, gradient (rows, CLASSES) without
+gaps, target (rows,), weight (CLASSES,), upstream (rows,) or () with a stride of 0, loss (rows,), or with LOSS = "sum"
+partial sums (programs,) and the divisor after them. A strength is a number or the pointer to one.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+INFINITY = tl.constexpr(float("inf"))
+
+
+@triton.jit
+def _number(value):
+    """A float32 from a number or from the pointer to one: neither is part of what is compiled."""
+    value = tl.where(True, value, value)  # to the interpreter a number is a Python float: this makes it a tensor
+    if value.dtype.is_ptr():
+        value = tl.load(value)
+    return value.to(tl.float32)
+
+
+@triton.jit
+def _exp(x):
+    return tl.exp2(x * LOG2_E)
+
+
+@triton.jit
+def _sum_of_weights(target, weight, start, stop, step, ignore_index, CLASSES: tl.constexpr, BLOCK: tl.constexpr):
+    """Sum of the weights of the targets start, …, stop − 1 that are not ignored, BLOCK at a time, `step` apart."""
+    total = tl.zeros((BLOCK,), tl.float32)
+    for first in range(start, stop, step):
+        index = first + tl.arange(0, BLOCK)
+        y = tl.load(target + index, mask=index < stop, other=0).to(tl.int64)
+        keep = (index < stop) & (y != ignore_index)
+        if weight is None:
+            total += keep.to(tl.float32)
+        else:
+            total += tl.load(weight + y, mask=keep & (y >= 0) & (y < CLASSES), other=0.0).to(tl.float32)
+    return tl.sum(total, 0)
+
+
+@triton.jit(do_not_specialize=["rows", "ignore_index"])
+def weights_kernel(
+    target, weight, partials, rows, ignore_index, CLASSES: tl.constexpr, PROGRAMS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """partials[p] = sum of the weights that program p of PROGRAMS looks at."""
+    program = tl.program_id(0)
+    total = _sum_of_weights(target, weight, program * BLOCK, rows, PROGRAMS * BLOCK, ignore_index, CLASSES, BLOCK)
+    tl.store(partials + program, total)
+
+
+@triton.jit
+def _divisor(
+    divisor, target, weight, rows, ignore_index, DIVISOR: tl.constexpr, CLASSES: tl.constexpr, PARTIALS: tl.constexpr
+):
+    """What the sum is divided by, a float32: "one", a "number", or the weights of "targets" or of their "partials"."""
+    if DIVISOR == "one":
+        result = 1.0
+    elif DIVISOR == "number":
+        result = _number(divisor)
+    elif DIVISOR == "targets":
+        result = _sum_of_weights(target, weight, 0, rows, 1024, ignore_index, CLASSES, 1024)
+    else:
+        result = tl.sum(tl.load(divisor + tl.arange(0, PARTIALS)), 0)
+    return result
+
+
+@triton.jit
+def _row_terms(
+    maximum, exponentials, total, present, squares, z_y,
+    alpha, smoothing, penalty, z_loss,
+    MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
+    STRICT: tl.constexpr, CLASSES: tl.constexpr,
+):  # fmt: skip
+    """From the sums over a row: loss, factor of q, factor of −[k = y], share of a present and of an absent class."""
+    log_sum = maximum + tl.log(exponentials)
+    mean = total / present
+    loss = log_sum - z_y
+    slope = tl.full(loss.shape, 1.0, tl.float32)
+    at_target = tl.full(loss.shape, 1.0, tl.float32)
+    share = tl.zeros(loss.shape, tl.float32)
+    absent_share = tl.zeros(loss.shape, tl.float32)
+    if MAX_SUP:
+        loss += alpha * (maximum - mean)
+        share += alpha / present
+    if SMOOTHING:
+        if STRICT:
+            # An absent class makes the smoothed sum inf, as PyTorch has it; its gradient is finite.
+            loss = tl.where(present < CLASSES, log_sum - maximum + INFINITY, loss + smoothing * (z_y - mean))
+            share += smoothing / CLASSES
+            absent_share += smoothing / CLASSES
+            at_target -= smoothing
+        else:
+            # The cross-entropy of an absent target is inf by itself: −inf here would turn the sum into NaN.
+            absent = z_y == -INFINITY
+            loss += smoothing * (tl.where(absent, log_sum, z_y) - mean)
+            share += smoothing / present
+            slope += tl.where(absent, smoothing, 0.0)
+            at_target -= tl.where(absent, 0.0, smoothing)
+    if PENALTY:
+        loss += penalty * squares * 0.5
+    if Z_LOSS:
+        loss += z_loss * log_sum * log_sum
+        slope += 2.0 * z_loss * log_sum
+    return loss, slope, at_target, share, absent_share
+
+
+@triton.jit(do_not_specialize=["rows", "logits_stride", "upstream_stride", "ignore_index"])
+def tile_kernel(
+    logits, gradient, target, weight, loss, divisor, upstream,
+    alpha, smoothing, penalty, z_loss,
+    rows, logits_stride, upstream_stride, ignore_index,
+    CLASSES: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
+    MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
+    STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
+):  # fmt: skip
+    """Rows that fit in registers: ROWS of them at a time, each read once."""
+    alpha, smoothing, penalty, z_loss = _number(alpha), _number(smoothing), _number(penalty), _number(z_loss)
+    program, programs = tl.program_id(0), tl.num_programs(0)
+    bottom = _divisor(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS)
+    group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
+    edge = tl.arange(0, 2 * VECTOR)
+    sums = tl.zeros((ROWS,), tl.float32)
+    for first_row in range(program * ROWS, rows, programs * ROWS):
+        row = first_row + tl.arange(0, ROWS)
+        inside = row < rows
+        y = tl.load(target + row, mask=inside, other=0).to(tl.int64)
+        keep = inside & (y != ignore_index)
+        known = keep & (y >= 0) & (y < CLASSES)
+        # An index out of range makes loss and gradient NaN.
+        offset = row.to(tl.int64) * logits_stride
+        z_y = tl.load(logits + offset + y, mask=known, other=float("nan")).to(tl.float32)
+
+        # The inside of the row: whole vectors, from column `head` on.
+        if EDGES:
+            begin = (offset + (VECTOR - 1)) // VECTOR * VECTOR
+            end = (offset + CLASSES) // VECTOR * VECTOR
+            head = (begin - offset).to(tl.int32)
+            groups = ((end - begin) // VECTOR).to(tl.int32)
+            whole = group[None, :] < groups[:, None]
+            edge_column = tl.where(
+                edge[None, :] < VECTOR, edge[None, :], (head + groups * VECTOR - VECTOR)[:, None] + edge[None, :]
+            )
+            on_edge = tl.where(edge[None, :] < VECTOR, edge[None, :] < head[:, None], edge_column < CLASSES)
+        else:
+            begin = offset
+            head = tl.zeros((ROWS,), tl.int32)
+            whole = (group < CLASSES // VECTOR)[None, :] & inside[:, None]
+        begin = tl.multiple_of(begin, VECTOR)
+        column = group[None, :, None] * VECTOR + lane[None, None, :]
+        mask = whole & keep[:, None]
+        pointers = logits + begin[:, None, None] + column
+        x = tl.load(pointers, mask=mask[:, :, None], other=0.0, eviction_policy="evict_first").to(tl.float32)
+
+        highest = tl.where(mask, tl.max(x, 2), -INFINITY)
+        maximum = tl.max(highest, 1)
+        total = tl.sum(tl.sum(x, 2), 1)
+        if EDGES:
+            edge_mask = on_edge & keep[:, None]
+            x_edge = tl.load(logits + offset[:, None] + edge_column, mask=edge_mask, other=-INFINITY).to(tl.float32)
+            maximum = tl.maximum(maximum, tl.max(x_edge, 1))
+            total += tl.sum(tl.where(edge_mask, x_edge, 0.0), 1)
+        # Rows that do not count get finite numbers, which a factor of 0 takes out of the gradient.
+        maximum = tl.where(keep, maximum, 0.0)
+        e = _exp(x - maximum[:, None, None])
+        exponentials = tl.sum(tl.where(mask, tl.sum(e, 2), 0.0), 1)
+        if EDGES:
+            e_edge = _exp(x_edge - maximum[:, None])
+            exponentials += tl.sum(e_edge, 1)
+        exponentials = tl.where(keep, exponentials, 1.0)
+
+        squares = tl.zeros((ROWS,), tl.float32)
+        if PENALTY:
+            squares = tl.sum(tl.sum(x * x, 2), 1)
+            if EDGES:
+                squares += tl.sum(tl.where(edge_mask, x_edge * x_edge, 0.0), 1)
+        # A class is absent where its logit is −inf, which the sum of the logits shows; then the sums are made anew.
+        present = tl.full((ROWS,), CLASSES, tl.float32)
+        some_absent = tl.min(total, 0) == -INFINITY
+        if some_absent:
+            there = x != -INFINITY
+            finite = tl.where(there, x, 0.0)
+            total = tl.sum(tl.sum(finite, 2), 1)
+            present = tl.sum(tl.where(mask, tl.sum(there.to(tl.float32), 2), 0.0), 1)
+            if PENALTY:
+                squares = tl.sum(tl.sum(finite * finite, 2), 1)
+            if EDGES:
+                finite_edge = tl.where(x_edge != -INFINITY, x_edge, 0.0)
+                total += tl.sum(finite_edge, 1)
+                present += tl.sum((x_edge != -INFINITY).to(tl.float32), 1)
+                if PENALTY:
+                    squares += tl.sum(finite_edge * finite_edge, 1)
+
+        row_loss, slope, at_target, share, absent_share = _row_terms(
+            maximum, exponentials, total, present, squares, z_y, alpha, smoothing, penalty, z_loss,
+            MAX_SUP, SMOOTHING, PENALTY, Z_LOSS, STRICT, CLASSES,
+        )  # fmt: skip
+        if weight is None:
+            factor = tl.full((ROWS,), 1.0, tl.float32)
+        else:
+            factor = tl.load(weight + y, mask=known, other=0.0).to(tl.float32)
+        row_loss = tl.where(keep, factor * row_loss, 0.0)
+        if LOSS == "rows":
+            tl.store(loss + row, row_loss.to(loss.dtype.element_ty), mask=inside)
+        elif LOSS == "sum":
+            sums += row_loss
+
+        if gradient is not None:
+            factor = factor / bottom
+            if upstream is not None:
+                factor *= tl.load(upstream + row.to(tl.int64) * upstream_stride, mask=inside, other=0.0).to(tl.float32)
+            factor = tl.where(keep, factor, 0.0)
+            # What is NaN in z_y (an index out of range) has to show in the whole row.
+            slope = tl.where(z_y == z_y, factor * slope / exponentials, z_y)
+            slope = tl.where(keep, slope, 0.0)
+            share = tl.where(keep, factor * share, 0.0)
+            g_y = (
+                slope * _exp(z_y - maximum)
+                - factor * at_target
+                - tl.where(z_y == -INFINITY, factor * absent_share, share)
+            )
+            if PENALTY:
+                g_y += tl.where(z_y == -INFINITY, 0.0, factor * penalty * z_y)
+            if MAX_SUP:
+                # The lowest column of the maximum: first its vector, then the place in it.
+                nearest = tl.min(tl.where((highest == maximum[:, None]) & mask, group[None, :], GROUPS), 1)
+                near = tl.load(
+                    logits + (begin + nearest * VECTOR)[:, None] + lane[None, :],
+                    mask=(keep & (nearest < GROUPS))[:, None], other=-INFINITY,
+                ).to(tl.float32)  # fmt: skip
+                place = tl.where(near == maximum[:, None], (head + nearest * VECTOR)[:, None] + lane[None, :], CLASSES)
+                top = tl.min(place, 1)
+                if EDGES:
+                    at_edge = (x_edge == maximum[:, None]) & edge_mask
+                    top = tl.minimum(top, tl.min(tl.where(at_edge, edge_column, CLASSES), 1))
+                g_y += tl.where(y == top, factor * alpha, 0.0)
+                g_top = slope - share + factor * alpha
+                if PENALTY:
+                    g_top += factor * penalty * maximum
+
+            g = e * slope[:, None, None] - share[:, None, None]
+            if PENALTY:
+                g += x * (factor * penalty)[:, None, None]
+            if some_absent:
+                g = tl.where(x == -INFINITY, -(factor * absent_share)[:, None, None], g)
+            out = row.to(tl.int64) * CLASSES
+            out_begin = out + head if EDGES else out  # no sum with 0: that would lose the hint
+            out_begin = tl.multiple_of(out_begin, VECTOR)
+            if INPLACE:
+                tl.debug_barrier()  # every thread has read what it needs of the logits
+            tl.store(
+                gradient + out_begin[:, None, None] + column, g.to(gradient.dtype.element_ty),
+                mask=(whole & inside[:, None])[:, :, None], eviction_policy="evict_first",
+            )  # fmt: skip
+            if EDGES:
+                g_edge = e_edge * slope[:, None] - share[:, None]
+                if PENALTY:
+                    g_edge += x_edge * (factor * penalty)[:, None]
+                g_edge = tl.where(x_edge == -INFINITY, -(factor * absent_share)[:, None], g_edge)
+                g_edge = tl.where(keep[:, None], g_edge, 0.0)
+                tl.store(
+                    gradient + out[:, None] + edge_column, g_edge.to(gradient.dtype.element_ty),
+                    mask=on_edge & inside[:, None],
+                )  # fmt: skip
+            tl.debug_barrier()  # the two special classes come after the tile
+            tl.store(gradient + out + y, g_y.to(gradient.dtype.element_ty), mask=known)
+            if MAX_SUP:
+                tl.store(
+                    gradient + out + top, g_top.to(gradient.dtype.element_ty), mask=known & (top != y) & (top < CLASSES)
+                )
+    if LOSS == "sum":
+        tl.store(loss + program, tl.sum(sums, 0))
+        if program == 0:
+            tl.store(loss + programs, bottom)
+
+
+@triton.jit(do_not_specialize=["count"])
+def finish_kernel(sums, loss, count, BLOCK: tl.constexpr):
+    """loss = sum of the `count` partial sums / the divisor, which comes after them."""
+    total = tl.zeros((BLOCK,), tl.float32)
+    for first in range(0, count, BLOCK):
+        index = first + tl.arange(0, BLOCK)
+        total += tl.load(sums + index, mask=index < count, other=0.0)
+    tl.store(loss, (tl.sum(total, 0) / tl.load(sums + count)).to(loss.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=["count"])
+def scale_kernel(gradient, upstream, count, BLOCK: tl.constexpr):
+    """gradient *= upstream, in place; ends at once where the factor is 1, which costs the host no look at it."""
+    factor = tl.load(upstream).to(tl.float32)
+    if factor != 1.0:
+        step = tl.num_programs(0).to(tl.int64) * BLOCK
+        for first in range(tl.program_id(0).to(tl.int64) * BLOCK, count, step):
+            index = first + tl.arange(0, BLOCK)
+            mask = index < count
+            g = tl.load(gradient + index, mask=mask).to(tl.float32)
+            tl.store(gradient + index, (g * factor).to(gradient.dtype.element_ty), mask=mask)
