@@ -113,7 +113,6 @@ def _row_terms(
             absent = z_y == -INFINITY
             loss += smoothing * (tl.where(absent, log_sum, z_y) - mean)
             share += smoothing / present
-            slope += tl.where(absent, smoothing, 0.0)
             at_target -= tl.where(absent, 0.0, smoothing)
     if PENALTY:
         loss += penalty * squares * 0.5
