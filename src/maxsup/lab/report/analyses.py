@@ -48,10 +48,7 @@ def read_analyses(run: RunRecord) -> Analyses:
     of = Analyses(f"{run.method} seed {run.seed}")
     if run.status != "finished":
         return of
-    for split, measured in run.result.get("measures", {}).items():
-        for name, value in measured.items():
-            if name != "n":
-                _keep(of, f"{split}.{name}", value)
+    _use(of, run.path / "result.json", _result)
     outputs = run.path / OUTPUTS
     if outputs.exists():
         try:
@@ -75,17 +72,18 @@ def _use(of: Analyses, path: Path, read: Callable[[Analyses, str, Json], None]) 
     try:
         content = records.read_json(path)
         read(found, path.stem.partition("-")[2], content)
+        found.settings[path.name] = {
+            name: value for name, value in content.get("settings", {}).items() if not name.endswith("_sha256")
+        }
     except (RecordError, OSError) as error:
         of.problems.append(Problem(of.run, path.name, str(error).removeprefix(f"{path}: ")))
         return
     except (KeyError, TypeError, AttributeError) as error:  # whole JSON, but not what such a record holds
         of.problems.append(Problem(of.run, path.name, f"not such a record ({type(error).__name__}: {error})"))
         return
-    # What the run measured itself stays; the settings say what a record was made with.
+    # What the run measured itself stays.
     of.values = found.values | of.values
-    of.settings[path.name] = {
-        name: value for name, value in content.get("settings", {}).items() if not name.endswith("_sha256")
-    }
+    of.settings |= found.settings
     of.at_bound |= found.at_bound
     of.fits |= found.fits
     of.thresholds |= found.thresholds
@@ -98,6 +96,13 @@ def _keep(of: Analyses, key: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise RecordError(f"{key} must be a finite number or null, got {value!r}")
     of.values[key] = float(value)
+
+
+def _result(of: Analyses, _: str, content: Json) -> None:
+    for split, measured in content["measures"].items():
+        for name, value in measured.items():
+            if name != "n":
+                _keep(of, f"{split}.{name}", value)
 
 
 def _analysis(of: Analyses, _: str, content: Json) -> None:

@@ -95,11 +95,16 @@ CALIBRATION = Group(
     "Calibration before and after temperature scaling",
     (
         Table(
-            "Test images",
+            "Test images, before scaling",
             (
                 Measure("test.ece", "ECE", "expected calibration error, 15 equal-width bins", better="lower"),
                 Measure("test.adaptive_ece", "aECE", "the same with bins of equal counts", better="lower"),
                 Measure("test.brier", "Brier", "Brier score", better="lower"),
+            ),
+        ),
+        Table(
+            "Test images, after scaling by T",
+            (
                 Measure("analysis.temperature", "T", "temperature fitted on the validation images"),
                 Measure("test.ece_scaled", "ECE at T", "ECE after scaling by T", better="lower"),
                 Measure("test.adaptive_ece_scaled", "aECE at T", "aECE after scaling by T", better="lower"),
