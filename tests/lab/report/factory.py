@@ -133,7 +133,7 @@ def probe(method, seed):
     path = [{"strength": 10.0**e, "iterations": 9, "converged": e > -6, "accuracy": 0.9} for e in (-6, 0, 5)]
     refit = {"strength": 1.0, "iterations": 30, "converged": True}
     return {
-        "settings": {"data": {"name": "digits"}, "model_sha256": f"{method}{seed}", "neighbors": 20},
+        "settings": {"data_sha256": "images", "model_sha256": f"{method}{seed}", "neighbors": 20},
         "data": {"name": "digits", "train": 1200, "test": 300},
         "linear": {"accuracy": accuracy, "strength": 1.0, "refit": refit, "path": path},
         "knn": {"neighbors": 20, "accuracy": accuracy - 0.02},

@@ -84,6 +84,12 @@ def test_a_record_of_another_kind_is_a_problem_and_gives_nothing(run, file, keys
     assert file not in of.settings
 
 
+def test_a_record_of_why_there_is_none_says_so(run):
+    write_json(run / "analysis.json", {"problem": "outputs.safetensors: truncated"})
+    (problem,) = read_analyses(read_run(run)).problems
+    assert (problem.file, problem.reason) == ("analysis.json", "outputs.safetensors: truncated")
+
+
 @pytest.mark.parametrize("file", ["analysis.json", "probe-digits.json", "outputs.safetensors"])
 def test_a_truncated_file_is_a_problem(run, file):
     factory.spoil(run / file)
@@ -124,11 +130,12 @@ def test_groups_name_what_is_missing_damaged_or_at_its_bound(tmp_path):
     assert measures["probe.digits.linear"]["difference"]["n"] == 8
 
 
-def test_records_made_otherwise_are_not_passed_over(tmp_path):
+@pytest.mark.parametrize(("name", "value"), [("neighbors", 5), ("data_sha256", "other images")])
+def test_records_made_otherwise_are_not_passed_over(tmp_path, name, value):
     factory.analyzed(tmp_path, seeds=2)
     file = run_directory(tmp_path, "max-sup", 1) / "probe-digits.json"
     record = read_json(file)
-    record["settings"]["neighbors"] = 5
+    record["settings"][name] = value
     write_json(file, record)
     summary = summarize(read_comparison(tmp_path))
     assert notes(summary, "transfer") == [

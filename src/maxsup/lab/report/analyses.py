@@ -15,6 +15,8 @@ from maxsup.lab.records import Json, RecordError, RunRecord
 
 OUTPUTS = "outputs.safetensors"
 ANALYSIS = "analysis.json"
+# Settings that differ between runs by their nature.
+_OF_THE_RUN = ("model_sha256", "outputs_sha256")
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,11 @@ def _use(of: Analyses, path: Path, read: Callable[[Analyses, str, Json], None]) 
     found = Analyses(of.run)
     try:
         content = records.read_json(path)
+        if "problem" in content:  # the command that makes the record could not, and left why
+            raise RecordError(str(content["problem"]))
         read(found, path.stem.partition("-")[2], content)
         found.settings[path.name] = {
-            name: value for name, value in content.get("settings", {}).items() if not name.endswith("_sha256")
+            name: value for name, value in content.get("settings", {}).items() if name not in _OF_THE_RUN
         }
     except (RecordError, OSError) as error:
         of.problems.append(Problem(of.run, path.name, str(error).removeprefix(f"{path}: ")))

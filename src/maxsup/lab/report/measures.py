@@ -154,8 +154,12 @@ REPRESENTATION = Group(
             (
                 Measure("test.vci", "VCI", "variability collapse index: 1 where classes keep no variation at all"),
                 Measure("test.nc1", "NC1", "within-class against between-class covariance: 0 at full collapse"),
-                Measure("test.nc2", "NC2", "distance of the classifier's rows from a simplex: 0 at full collapse"),
-                Measure("test.nc3", "NC3", "the same of the rows times the class means"),
+                Measure(
+                    "test.nc2",
+                    "NC2",
+                    "distance of the classifier's Gram matrix from a simplex frame's: 0 at full collapse",
+                ),
+                Measure("test.nc3", "NC3", "the same of the classifier's rows times the class means"),
                 Measure("test.nc4", "NC4", "share of images whose nearest class mean and classifier disagree"),
             ),
         ),
@@ -163,18 +167,16 @@ REPRESENTATION = Group(
 )
 ENHANCEMENT = Group(
     "enhancement",
-    "Error enhancement in label smoothing's gradient",
+    "Error enhancement in label smoothing's penalty",
     (
         Table(
             "Test images",
             (
-                Measure(
-                    "test.wrong_share", "z_gt not max %", "share of images whose true logit is not the largest", True
-                ),
+                Measure("test.wrong_share", "z_gt not max %", "share of images with a logit above the true one", True),
                 Measure(
                     "test.error_enhancement_share",
                     "error enh. %",
-                    "share of label smoothing's gradient that widens the gap to the logits above the true one",
+                    "mean share |E| / (R + |E|) of error enhancement E beside regularisation R in an image's penalty",
                     True,
                 ),
                 Measure(
