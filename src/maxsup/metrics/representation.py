@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maxsup.metrics._checks import check_features, check_label_range
+
 # Numbers normalised at a time: their copies (float32 and float64, 6 MiB together) stay in a processor's cache.
 _CHUNK = 512 * 1024
 
@@ -49,13 +51,10 @@ class ClassSeparation:
         Raises:
             ValueError: if shapes do not fit, a label is out of range, or a feature is not finite.
         """
-        _check_features(features, labels)
+        check_features(features, labels)
         if len(labels) == 0:
             return
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self.num_classes:
-            wrong = low if low < 0 else high
-            raise ValueError(f"labels must be from 0 to {self.num_classes - 1}, got {wrong}")
+        check_label_range(labels, self.num_classes)
         labels = labels.long()
         if self.sums is None or self.counts is None:
             self.sums = torch.zeros(self.num_classes, features.shape[1], dtype=torch.float64, device=features.device)
@@ -125,20 +124,9 @@ def class_separation(features: Tensor, labels: Tensor) -> ClassSeparationResult:
     Reference: Kornblith et al., "Why Do Better Loss Functions Lead to Less Transferable Features?", NeurIPS 2021;
     Tables 2 and 9 of arXiv 2502.15798.
     """
-    _check_features(features, labels)
+    check_features(features, labels)
     if len(labels) == 0:
         raise ValueError("features must hold at least one sample, got none")
     state = ClassSeparation(max(1, int(labels.max()) + 1))
     state.update(features, labels)
     return state.compute()
-
-
-def _check_features(features: Tensor, labels: Tensor) -> None:
-    if features.ndim != 2 or not features.is_floating_point():
-        raise ValueError(
-            f"features must be floating point of shape (N, D), got {features.dtype}, {tuple(features.shape)}"
-        )
-    if labels.shape != features.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(
-            f"labels must be integers of shape ({len(features)},), got {labels.dtype}, {tuple(labels.shape)}"
-        )

@@ -1,0 +1,175 @@
+"""All the pictures of a comparison, from whatever records its folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from maxsup.lab import records
+from maxsup.lab.records import Comparison, Json, RecordError, RunRecord
+from maxsup.lab.report.figures import calibration, curves, gradcam, logits, projection
+from maxsup.lab.report.figures.style import pdf, standalone, svg
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with its words: an SVG element for a page, and the figure, which `save` also writes as PDF."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+    figure: Figure | None = field(default=None, repr=False, compare=False)
+
+
+class Pictures(NamedTuple):
+    """The pictures that the records allow, and one line on every record that is damaged or missing."""
+
+    pictures: list[Picture]
+    notes: list[str]
+
+
+def all_figures(comparison: Comparison) -> Pictures:
+    """Draws every picture whose records are there; a record that is damaged costs its run's part alone, with a note.
+
+    Reads what `maxsup train`, `analyze` and the Grad-CAM and projection analyses left in the comparison's folder.
+    """
+    notes: list[str] = []
+    made: list[Picture] = []
+
+    def add(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> None:
+        figure = draw()
+        made.append(Picture(name, title, caption, svg(figure), figure))
+
+    methods = comparison.methods
+    if any(run.epochs for run in comparison.runs):
+        add(
+            "training-curves",
+            "Training",
+            "Mean over the seeds; the band goes from the least to the largest.",
+            lambda: curves.training_curves(comparison),
+        )
+    if curves.spread_points(comparison, "test"):
+        add(
+            "accuracy-spread",
+            "Accuracy against the spread within a class",
+            "d_within: mean cosine distance between penultimate features of one class. "
+            "Small points: seeds; large points: each method's mean.",
+            lambda: curves.accuracy_against_spread(comparison),
+        )
+    analysed = _by_method(comparison, "analysis.json", "curves", _CURVES, notes, wanted=True)
+    if analysed:
+        by_method = {method: [of["curves"] for of in found] for method, found in analysed.items()}
+        add(
+            "logit-densities",
+            "Logits",
+            "Test images of all seeds together. Last panel: how many of an image's logits are near zero, against its "
+            "largest probability, where there are at least 10 images.",
+            lambda: logits.logit_densities(methods, by_method),
+        )
+        add(
+            "reliability",
+            "Reliability",
+            "15 equal bins of the largest probability, test images of all seeds together; on the dotted line "
+            "confidence is accuracy. Bins with fewer than 10 images are left out. The temperature is fitted on the "
+            "validation images.",
+            lambda: calibration.reliability(methods, by_method),
+        )
+        add(
+            "risk-coverage",
+            "Risk and coverage",
+            "Errors among the images answered when the least confident are refused. Mean over the seeds; the band "
+            "goes from the least to the largest. Logit normalisation: its p is chosen on the validation images.",
+            lambda: calibration.risk_coverage(methods, by_method),
+        )
+    record = _of_comparison(comparison, "projection.json", ("classes", "methods", "chosen_by"), notes)
+    if record:
+        add(
+            "projection",
+            "Penultimate features on the plane of three class templates",
+            f"Classes: {', '.join(record['classes'])} ({record['chosen_by']}). Templates are rows of the last layer; "
+            "every method shows the same images.",
+            lambda: projection.projection(record),
+        )
+    cams = _of_comparison(comparison, "gradcam.json", ("classes", "images", "methods"), notes)
+    if cams:
+        add(
+            "gradcam",
+            "Grad-CAM",
+            "Where each network finds the class of the image, each map scaled by its own maximum; below, what the "
+            "network takes the image for, and its confidence. Wrong predictions have a ✗ and a dashed frame.",
+            lambda: gradcam.gradcam_gallery(methods, cams),
+        )
+    for file in sorted({file.name for run in comparison.runs for file in run.path.glob("localization-*.json")}):
+        data = file.removeprefix("localization-").removesuffix(".json")
+        overlaps = _by_method(comparison, file, None, _OVERLAPS, notes, wanted=False)
+        if overlaps:
+            add(
+                f"overlap-{data}",
+                f"Grad-CAM and masks on {data}",
+                "The map, cut at a share of its largest value, against the mask of the labelled thing. Mean over the "
+                "seeds; the band goes from the least to the largest.",
+                lambda overlaps=overlaps: gradcam.overlap_curves(methods, overlaps),  # type: ignore[misc]
+            )
+    return Pictures(made, notes)
+
+
+def save(pictures: Sequence[Picture], directory: Path) -> list[Path]:
+    """Writes each picture as NAME.svg, on white, and as NAME.pdf into `directory`; returns the paths."""
+    written = []
+    for picture in pictures:
+        file = directory / f"{picture.name}.svg"
+        records.write_text(file, standalone(picture.svg))
+        written.append(file)
+        if picture.figure is not None:
+            with records.replacing(directory / f"{picture.name}.pdf") as path:
+                path.write_bytes(pdf(picture.figure))
+            written.append(directory / f"{picture.name}.pdf")
+    return written
+
+
+_CURVES = ("reliability", "reliability_scaled", "risk_coverage", "logit_density", "near_zero")
+_OVERLAPS = ("thresholds", *(key for key, _ in gradcam.OVERLAPS))
+
+
+def _read(file: Path, part: str | None, keys: Sequence[str], where: str, notes: list[str]) -> Json | None:
+    try:
+        content = records.read_json(file)
+        if "problem" in content:
+            raise RecordError(str(content["problem"]))
+        inner = content if part is None else content.get(part)
+        absent = keys if not isinstance(inner, dict) else [key for key in keys if key not in inner]
+        if absent:
+            raise RecordError(f"lacks {', '.join(absent)}")
+    except (RecordError, OSError) as error:
+        notes.append(f"{where}: {str(error).removeprefix(f'{file}: ')}")
+        return None
+    return content
+
+
+def _by_method(
+    comparison: Comparison, name: str, part: str | None, keys: Sequence[str], notes: list[str], *, wanted: bool
+) -> dict[str, list[Json]]:
+    """The readable records `name` of the finished runs, by method; `wanted` notes those that only some runs have."""
+    finished = [run for run in comparison.runs if run.status == "finished"]
+    found: dict[str, list[Json]] = {}
+    absent: list[RunRecord] = []
+    for run in finished:
+        if not (run.path / name).exists():
+            absent.append(run)
+            continue
+        content = _read(run.path / name, part, keys, f"{run.method} seed {run.seed}, {name}", notes)
+        if content:
+            found.setdefault(run.method, []).append(content)
+    if wanted and len(absent) < len(finished):
+        notes += [f"{run.method} seed {run.seed}, {name}: missing" for run in absent]
+    return found
+
+
+def _of_comparison(comparison: Comparison, name: str, keys: Sequence[str], notes: list[str]) -> Json | None:
+    file = comparison.path / "analysis" / name
+    return _read(file, None, keys, f"analysis/{name}", notes) if file.exists() else None
