@@ -12,7 +12,7 @@ from maxsup.lab import records
 from maxsup.lab.records import Comparison, Json
 from maxsup.lab.report import figures, formats, gallery, tables
 from maxsup.lab.report.fields import flat
-from maxsup.lab.report.gallery import Figure
+from maxsup.lab.report.figures import Pictures
 from maxsup.lab.report.summary import summarize
 
 
@@ -29,20 +29,19 @@ def write_report(directory: Path, reference: str | None = None) -> list[Path]:
     comparison = records.read_comparison(directory)
     summary = summarize(comparison, reference)
     records.write_json(directory / "summary.json", summary)
-    pictures = gallery.collect(comparison)
+    drawn = figures.all_figures(comparison)
     texts = {
         "summary.csv": formats.csv_text(summary),
         "summary.md": formats.markdown(summary),
         "summary.tex": formats.latex(summary),
-        **{f"{picture.name}.svg": figures.standalone(picture.svg) for picture in pictures if picture.svg},
-        "report.html": page(comparison, summary, pictures),
+        "report.html": page(comparison, summary, drawn),
     }
     for name, text in texts.items():
         records.write_text(directory / name, text)
-    return [directory / name for name in ("summary.json", *texts)]
+    return [directory / name for name in ("summary.json", *texts)] + figures.save(drawn.pictures, directory)
 
 
-def page(comparison: Comparison, summary: Json, pictures: list[Figure]) -> str:
+def page(comparison: Comparison, summary: Json, drawn: Pictures) -> str:
     """The report as one self-contained HTML page."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("maxsup.lab.report", "."),
@@ -65,7 +64,8 @@ def page(comparison: Comparison, summary: Json, pictures: list[Figure]) -> str:
             for group in summary["groups"]
             if group["tables"]
         },
-        figures=[(picture, gallery.embedded(picture)) for picture in pictures],
+        pictures=[(picture, gallery.embedded(picture)) for picture in drawn.pictures],
+        not_drawn=drawn.notes,
         runs=tables.runs(comparison, summary),
         recipe={name: json.dumps(value) for name, value in flat(comparison.recipe).items()},
         settings=_settings(comparison),
