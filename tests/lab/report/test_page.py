@@ -218,13 +218,13 @@ def test_a_comparison_without_a_single_epoch_still_has_a_page(tmp_path):
     written = write_report(tmp_path)
     html = (tmp_path / "report.html").read_text()
     assert '<td class="text">missing</td>' in html
-    assert "No run has finished an epoch." in html
+    assert "<figure>" not in html
     assert tmp_path / "training-curves.svg" not in written
 
 
 def test_ids_of_embedded_pictures_do_not_meet():
     svg = '<svg><defs><clipPath id="p1"/></defs><g id="axes_1" clip-path="url(#p1)"><use href="#p1"/></g></svg>'
-    embedded = gallery.embedded(gallery.Figure("Title", "caption", svg, "one"))
+    embedded = gallery.embedded(figures.Picture("one", "Title", "caption", svg))
     assert embedded == (
         '<svg role="img" aria-labelledby="figure-one-title"><defs><clipPath id="one-p1"/></defs>'
         '<g id="one-axes_1" clip-path="url(#one-p1)"><use href="#one-p1"/></g></svg>'

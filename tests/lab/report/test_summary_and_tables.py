@@ -197,8 +197,11 @@ def test_write_report_writes_every_file_and_is_repeatable(tmp_path):
         "summary.csv",
         "summary.md",
         "summary.tex",
-        "training-curves.svg",
         "report.html",
+        "training-curves.svg",
+        "training-curves.pdf",
+        "accuracy-spread.svg",
+        "accuracy-spread.pdf",
     ]
     ElementTree.fromstring((tmp_path / "training-curves.svg").read_text())  # well-formed on its own
     first = {path.name: path.read_bytes() for path in paths}
