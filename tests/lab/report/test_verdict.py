@@ -36,7 +36,7 @@ def test_wins_losses_and_what_was_not_seen(tmp_path):
     found = f"{100 * detectable_effect(8, std, 2):.2f}"
     assert accuracy == (
         "Accuracy in percentage points: significantly higher (better) with max-sup (+1.000); no significant difference "
-        f"seen for label-smoothing (+0.00; {found} had an 80% chance to be found)."
+        f"seen for label-smoothing (+0.00), where one of {found} had an 80% chance to be found."
     )
     assert any(
         line == "NLL: significantly higher (worse) with label-smoothing (+0.02000) and max-sup (+0.03000)."
@@ -122,4 +122,15 @@ def test_probes_have_their_sentence(tmp_path):
     assert (
         "Linear probe on digits in percentage points: significantly lower (worse) with label-smoothing (−4.00) and "
         "max-sup (−1.00)." in verdict
+    )
+
+
+def test_the_largest_effect_that_could_have_been_missed_is_named(tmp_path):
+    base = values(8)
+    accuracy = {"cross-entropy": base, "a": values(8, 0, 0.002), "b": values(8, 0, 0.005), "c": base}
+    verdict = verdict_of(factory.measured(tmp_path, accuracy))
+    std = np.std(np.subtract(accuracy["b"], base), ddof=1)
+    assert verdict[0] == (
+        "Accuracy in percentage points: no significant difference seen for a (+0.00), b (+0.00) and c (+0.00), where "
+        f"one of {100 * detectable_effect(8, std, 3):.2f} had an 80% chance to be found."
     )

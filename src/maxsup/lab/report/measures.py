@@ -50,19 +50,17 @@ class Group:
     absent: str = "Not analysed: maxsup analyze DIR."
 
 
-def _selective(title: str, suffix: str, *more: Measure) -> Table:
+def _selective(title: str, suffix: str, mark: str, *more: Measure) -> Table:
+    aurc = Measure(f"test.aurc{suffix}", f"AURC{mark}", f"area under the risk-coverage curve{mark}", better="lower")
     coverages = (
         Measure(
             f"test.coverage_at_{risk}{suffix}",
-            f"coverage % at {risk}%",
-            f"largest share of test images that can be kept, the surest first, with at most {risk}% errors among them",
+            f"coverage{mark} % at {risk}%",
+            f"largest share of images that can be kept, the surest first, with at most {risk}% errors among them",
             percent=True,
             better="higher",
         )
         for risk in (1, 5, 10)
-    )
-    aurc = Measure(
-        f"test.aurc{suffix}", "AURC", "area under the risk-coverage curve of the test images", better="lower"
     )
     return Table(title, (aurc, *coverages, *more))
 
@@ -118,10 +116,11 @@ SELECTIVE = Group(
     "selective",
     "Selective classification",
     (
-        _selective("Test images sorted by the top-1 probability", ""),
+        _selective("Test images sorted by the top-1 probability", "", ""),
         _selective(
-            "Test images sorted by the normalised logit, max (z − mean z) / ‖z − mean z‖ₚ",
+            "Test images sorted by the normalised logit (LN), max (z − mean z) / ‖z − mean z‖ₚ",
             "_logit_norm",
+            " LN",
             Measure("analysis.p", "p", "order of the norm, chosen on the validation images"),
         ),
     ),

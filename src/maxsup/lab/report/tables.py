@@ -271,7 +271,8 @@ def runs(comparison: Comparison, summary: Json) -> Grid:
         problems += [
             f"{problem['file']}: {problem['reason']}" for problem in summary["problems"] if problem["run"] == of
         ]
-        tested = run.result["selected_epoch"] + 1 if run.status == "finished" else None
+        selected = run.result.get("selected_epoch") if run.status == "finished" else None
+        tested = None if selected is None else selected + 1
         rows.append(
             [
                 Cell(run.method),
@@ -291,7 +292,7 @@ def _reason(run: RunRecord) -> str:
     if run.problem and run.problem.strip():
         return run.problem.strip().splitlines()[-1].replace(f"{run.path}/", "")
     if run.status == "diverged":
-        return f"the loss was not finite any more in epoch {run.result['epochs'] + 1}"
+        return f"the loss was not finite any more in epoch {len(run.epochs) + 1}"
     if run.status == "missing":
         return "run.json is missing: it was not started"
     return f"stopped after epoch {len(run.epochs)}; the command that began it goes on from there"

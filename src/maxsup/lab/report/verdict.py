@@ -92,22 +92,22 @@ def _on_measure(summary: Json, others: Sequence[str], key: str, name: str, colum
     """One sentence: which methods differ significantly, in which direction, and what was not seen."""
     parts = []
     by_outcome: dict[str, list[str]] = {}
+    found: list[tuple[float, str]] = []
     for method in others:
         of = _difference(summary, method, key)
         outcome = of["outcome"]
         if outcome == "significant":
             outcome = "higher" if of["mean"] > 0 else "lower"
-        shown = numbers.signed(of, column)
+        shown = f"n = {of['n']}" if outcome == "n too small" else numbers.signed(of, column)
         if outcome == "not seen" and of["detectable"]:
-            shown += f"; {numbers.effect(of['detectable'], of, column)} had an 80% chance to be found"
-        elif outcome == "n too small":
-            shown = f"n = {of['n']}"
+            found.append((of["detectable"], numbers.effect(of["detectable"], of, column)))
         by_outcome.setdefault(outcome, []).append(method if outcome == "untested" else f"{method} ({shown})")
     for direction in ("higher", "lower"):
         if direction in by_outcome:
             parts.append(f"significantly {direction}{_judged(column, direction)} with {_list(by_outcome[direction])}")
     if "not seen" in by_outcome:
-        parts.append(f"no significant difference seen for {_list(by_outcome['not seen'])}")
+        chance = f", where one of {max(found)[1]} had an 80% chance to be found" if found else ""
+        parts.append(f"no significant difference seen for {_list(by_outcome['not seen'])}{chance}")
     if "n too small" in by_outcome:
         parts.append(f"too few pairs to tell for {_list(by_outcome['n too small'])}")
     if "untested" in by_outcome:
