@@ -1,6 +1,6 @@
 """Times class separation and the variability collapse index of many features, with their memory.
 
-    python benchmarks/bench_metrics.py [--out benchmarks/results/bench_metrics_cpu.md] [--threads 2] [--repeats 5]
+    python benchmarks/bench_metrics.py [--out benchmarks/results/bench_metrics_cpu.md] [--threads 2] [--repeats 3]
 
 The quadratic form of class separation runs on a slice, for comparison. Each form has a process of its own, so that the
 peak memory of one does not hide that of another.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import platform
 import resource
 import statistics
@@ -57,18 +58,21 @@ def sample(n: int, d: int, k: int) -> tuple[Tensor, Tensor]:
     return features, labels
 
 
-def measure(name: str, n: int, d: int, k: int, threads: int, repeats: int) -> tuple[list[float], float, float]:
-    """Seconds of each repeat, peak memory beyond the input in MiB, and the value."""
+def measure(
+    name: str, n: int, d: int, k: int, threads: int, repeats: int
+) -> tuple[list[float], list[float], float, float]:
+    """Seconds and processor seconds of each repeat, peak memory beyond the input in MiB, and the value."""
     torch.set_num_threads(threads)
     features, labels = sample(n, d, k)
     form = FORMS[name]
     form(torch.randn(8, 4), torch.arange(8) % 2)  # loads what is loaded on first use
-    before, times, value = peak(), [], torch.tensor(torch.nan)
+    before, times, busy, value = peak(), [], [], torch.tensor(torch.nan)
     for _ in range(repeats):
-        begin = time.perf_counter()
+        begin, begin_busy = time.perf_counter(), time.process_time()
         value = form(features, labels)
         times.append(time.perf_counter() - begin)
-    return times, peak() - before, float(value)
+        busy.append(time.process_time() - begin_busy)
+    return times, busy, peak() - before, float(value)
 
 
 def hardware() -> str:
@@ -77,29 +81,36 @@ def hardware() -> str:
     return names[0] if names else platform.processor()
 
 
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
+
+
 def table(arguments: argparse.Namespace) -> str:
     n, part, d, k = arguments.rows, arguments.slice, arguments.columns, arguments.classes
     lines = [
-        f"{hardware()}, {arguments.threads} threads; torch {torch.__version__}, Python {platform.python_version()}; "
-        f"float32 features of {d} columns, {k} classes; median (least-most) of {arguments.repeats} in seconds; peak "
-        "resident memory beyond the input in MiB.",
+        f"{hardware()}, {arguments.threads} threads, load {os.getloadavg()[0]:.1f} at the start; "
+        f"torch {torch.__version__}, Python {platform.python_version()}; float32 features of {d} columns, "
+        f"{k} classes; median (least-most) of {arguments.repeats} in seconds, "
+        "elapsed and of processor time over all threads, which other work on the machine stretches less; peak resident "
+        "memory beyond the input in MiB.",
         "",
-        "| form | rows | s | MiB | value |",
-        "|---|---|---|---|---|",
+        "| form | rows | s | processor s | MiB | value |",
+        "|---|---|---|---|---|---|",
     ]
     jobs = [("class_separation", n), ("class_separation", part), ("quadratic", part), ("variability_collapse_index", n)]
     for name, rows in jobs:
         # A fresh process each, for the peak.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             job = (name, rows, d, k, arguments.threads, arguments.repeats)
-            times, memory, value = pool.apply(measure, job)
-        median = statistics.median(times)
-        spread = f"{median:.3g} ({min(times):.3g}-{max(times):.3g})"
-        lines.append(f"| {name} | {rows:,} | {spread} | {memory:.0f} | {value:.6f} |")
+            times, busy, memory, value = pool.apply(measure, job)
+        lines.append(f"| {name} | {rows:,} | {spread(times)} | {spread(busy)} | {memory:.0f} | {value:.6f} |")
         print(lines[-1], flush=True)
         if name == "quadratic":
             pairs = (n / part) ** 2
-            lines.append(f"| {name}, extrapolated by pairs | {n:,} | {median * pairs:.3g} | {memory * pairs:.0f} | |")
+            elapsed, processor = (f"{statistics.median(values) * pairs:.3g}" for values in (times, busy))
+            lines.append(
+                f"| {name}, by pairs | {n:,} | {elapsed} | {processor} | {memory * pairs:.0f} | extrapolated |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -107,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--slice", type=int, default=5_000, help="rows for the quadratic form")
     parser.add_argument("--columns", type=int, default=2048)

@@ -151,7 +151,7 @@ def test_a_method_without_weights_is_left_out_with_the_reason(trained, tmp_path)
     }
     left_out = read_json(tmp_path / "analysis" / "projection.json")["settings"]["left_out"]
     assert list(left_out) == ["max-sup"]
-    assert left_out["max-sup"].startswith("seed 1: model.safetensors is missing or damaged")
+    assert left_out["max-sup"].startswith("seed 1: model.safetensors is damaged (")
 
 
 def test_bad_choices_are_named(trained, tmp_path):
@@ -168,5 +168,7 @@ def test_bad_choices_are_named(trained, tmp_path):
     for method in ("cross-entropy", "max-sup"):
         for seed in (0, 1):
             (run_directory(tmp_path, method, seed) / "model.safetensors").unlink()
-    with pytest.raises(RecordError, match="no method has a finished run with its weights"):
+    with pytest.raises(
+        RecordError, match=r"no method has a finished run with its weights \(seed 1: model\.safetensors is m"
+    ):
         project(tmp_path)

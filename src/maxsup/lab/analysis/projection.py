@@ -153,12 +153,16 @@ def _usable(comparison: Comparison) -> tuple[dict[str, RunRecord], dict[str, str
             if run.status != "finished":
                 left_out[method] = f"seed {run.seed} is {run.status}"
                 continue
+            file = run.path / "model.safetensors"
+            if not file.is_file():
+                left_out[method] = f"seed {run.seed}: {file.name} is missing"
+                continue
             try:
                 # Reads the header, which tells how long a whole file is.
-                with safe_open(run.path / "model.safetensors", "pt"):
+                with safe_open(file, "pt"):
                     seeds.setdefault(method, {})[run.seed] = run
-            except (SafetensorError, OSError) as error:
-                left_out[method] = f"seed {run.seed}: model.safetensors is missing or damaged ({error})"
+            except SafetensorError as error:
+                left_out[method] = f"seed {run.seed}: {file.name} is damaged ({error})"
     for method in seeds:
         left_out.pop(method, None)
     common = set.intersection(*(set(of) for of in seeds.values())) if seeds else set()

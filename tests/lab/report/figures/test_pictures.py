@@ -115,6 +115,23 @@ def test_damaged_records_are_noted_and_the_others_drawn(everything):
     assert notes[1].startswith("max-sup seed 0, analysis.json: not a readable JSON record (")
 
 
+def test_records_on_other_axes_are_noted_and_left_out(everything):
+    other = run_directory(everything, "max-sup", 2) / "localization-scenes.json"
+    write_json(other, {name: values[:2] for name, values in conftest.overlap(0).items() if isinstance(values, list)})
+    (run_directory(everything, "max-sup", 1) / "localization-scenes.json").unlink()
+    write_json(
+        run_directory(everything, "max-sup", 0) / "analysis.json", {"settings": {"bins": 9}, **conftest.analysis(1)}
+    )
+    pictures, notes = figures.all_figures(read_comparison(everything))
+    assert [picture.name for picture in pictures] == NAMES
+    left_out = "made with other settings than the first such record, and left out"
+    assert notes == [
+        f"max-sup seed 0, analysis.json: {left_out}",
+        f"max-sup seed 2, localization-scenes.json: {left_out}",
+        "max-sup seed 1, localization-scenes.json: missing",
+    ]
+
+
 def test_unfinished_runs_show_in_the_training_curves_alone(everything):
     write_json(run_directory(everything, "max-sup", 0) / "result.json", {"status": "diverged"})
     for seed in (1, 2):

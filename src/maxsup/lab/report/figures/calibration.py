@@ -17,7 +17,7 @@ LEAST = 10
 
 
 def pooled(bins: Sequence[Json]) -> tuple[list[float], list[float], list[float]]:
-    """Bins of several runs as one: mean confidence, accuracy and share of the images, of the bins with an image."""
+    """Bins of several runs as one: mean confidence, accuracy and share of the images, of bins of `LEAST` and more."""
     count = np.array([of["count"] for of in bins], dtype=float)
     weights, total = count.sum(axis=0), count.sum()
     kept = weights >= min(LEAST, weights.max())

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from maxsup.lab import records
-from maxsup.lab.records import Comparison, Json, RecordError, RunRecord
+from maxsup.lab.records import Comparison, Json, RecordError
 from maxsup.lab.report.figures import calibration, curves, gradcam, logits, projection
 from maxsup.lab.report.figures.style import pdf, standalone, svg
 
@@ -61,14 +61,14 @@ def all_figures(comparison: Comparison) -> Pictures:
             "Small points: seeds; large points: each method's mean.",
             lambda: curves.accuracy_against_spread(comparison),
         )
-    analysed = _by_method(comparison, "analysis.json", "curves", _CURVES, notes, wanted=True)
+    analysed = _by_method(comparison, "analysis.json", "curves", _CURVES, notes)
     if analysed:
         by_method = {method: [of["curves"] for of in found] for method, found in analysed.items()}
         add(
             "logit-densities",
             "Logits",
-            "Test images of all seeds together. Last panel: how many of an image's logits are near zero, against its "
-            "largest probability, where there are at least 10 images.",
+            "Test images of all seeds together, in histograms of Scott's bin width. Last panel: how many of an image's "
+            "logits are near zero, against its largest probability, where there are at least 10 images.",
             lambda: logits.logit_densities(methods, by_method),
         )
         add(
@@ -106,7 +106,7 @@ def all_figures(comparison: Comparison) -> Pictures:
         )
     for file in sorted({file.name for run in comparison.runs for file in run.path.glob("localization-*.json")}):
         data = file.removeprefix("localization-").removesuffix(".json")
-        overlaps = _by_method(comparison, file, None, _OVERLAPS, notes, wanted=False)
+        overlaps = _by_method(comparison, file, None, _OVERLAPS, notes)
         if overlaps:
             add(
                 f"overlap-{data}",
@@ -152,21 +152,33 @@ def _read(file: Path, part: str | None, keys: Sequence[str], where: str, notes: 
 
 
 def _by_method(
-    comparison: Comparison, name: str, part: str | None, keys: Sequence[str], notes: list[str], *, wanted: bool
+    comparison: Comparison, name: str, part: str | None, keys: Sequence[str], notes: list[str]
 ) -> dict[str, list[Json]]:
-    """The readable records `name` of the finished runs, by method; `wanted` notes those that only some runs have."""
-    finished = [run for run in comparison.runs if run.status == "finished"]
+    """The readable records `name` of the finished runs, by method; only those that can be drawn on the same axes.
+
+    Where some runs have the record, those that lack it are noted, and those made with other settings than the first.
+    """
     found: dict[str, list[Json]] = {}
-    absent: list[RunRecord] = []
-    for run in finished:
-        if not (run.path / name).exists():
-            absent.append(run)
+    missing = []
+    first: Any = None
+    for run in comparison.runs:
+        if run.status != "finished":
             continue
-        content = _read(run.path / name, part, keys, f"{run.method} seed {run.seed}, {name}", notes)
-        if content:
+        where = f"{run.method} seed {run.seed}, {name}"
+        if not (run.path / name).exists():
+            missing.append(f"{where}: missing")
+            continue
+        content = _read(run.path / name, part, keys, where, notes)
+        if content is None:
+            continue
+        made_with = content.get("thresholds", content.get("settings"))
+        first = made_with if not found else first
+        if made_with == first:
             found.setdefault(run.method, []).append(content)
-    if wanted and len(absent) < len(finished):
-        notes += [f"{run.method} seed {run.seed}, {name}: missing" for run in absent]
+        else:
+            notes.append(f"{where}: made with other settings than the first such record, and left out")
+    if found:
+        notes.extend(missing)
     return found
 
 
