@@ -2,89 +2,132 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 
+from maxsup.lab.names import lookup
 from maxsup.lab.records import Comparison, Json, RunRecord
-from maxsup.lab.statistics import describe, paired_difference
+from maxsup.lab.report import measures
+from maxsup.lab.report.analyses import ANALYSIS, OUTPUTS, Analyses, read_analyses
+from maxsup.lab.report.published import published
+from maxsup.lab.report.verdict import verdict
+from maxsup.lab.statistics import LEVEL, describe, judge_family, paired_difference
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One column: where it stands in a run's result, and how it is shown."""
+def summarize(comparison: Comparison, reference: str | None = None) -> Json:
+    """Everything that the tables, the verdict and the page say, as plain values.
 
-    split: str
-    name: str
-    title: str
-    meaning: str
-    percent: bool = False
+    ``methods``: per method and measure the mean, std and interval, and the paired difference from `reference` (the
+    first method, unless named) with its tests, corrected over the methods. ``groups``: which measures make which
+    table, and what is missing there. Measures that no run has are absent, except those that every run has when it is
+    finished. Wall-clock times stand under ``times`` and nowhere else: without them, the summaries of two runs of one
+    comparison on one machine are equal.
 
-    @property
-    def key(self) -> str:
-        """Its name in the summary."""
-        return f"{self.split}.{self.name}"
-
-
-MEASURES = (
-    Measure("test", "accuracy", "accuracy %", "share of test images classified right", percent=True),
-    Measure("test", "nll", "NLL", "mean negative log-likelihood of the true class on the test images, in nats"),
-    Measure("test", "ece", "ECE", "expected calibration error, 15 equal-width bins, before temperature scaling"),
-    Measure("test", "confidence_right", "conf. right", "mean probability of the top-1 class where it is right"),
-    Measure("test", "confidence_wrong", "conf. wrong", "mean probability of the top-1 class where it is wrong"),
-    Measure("train", "d_within", "d_within train", "mean cosine distance within a class, training images"),
-    Measure("test", "d_within", "d_within test", "the same, test images"),
-    Measure(
-        "train", "r_squared", "R² train", "share of the cosine distance that lies between classes, training images"
-    ),
-    Measure("test", "r_squared", "R² test", "the same, test images"),
-)
-
-
-def _values(runs: list[RunRecord], measure: Measure) -> dict[int, float]:
-    """The measure by seed; runs that did not finish, and undefined values, are left out."""
-    found = {}
-    for run in runs:
-        value = run.result.get("measures", {}).get(measure.split, {}).get(measure.name)
-        if run.status == "finished" and value is not None:
-            found[run.seed] = float(value)
-    return found
-
-
-def summarize(comparison: Comparison) -> Json:
-    """Mean, std, interval per method and measure; the paired difference from the first method; the runs' states.
-
-    Wall-clock times stand under ``times`` and nowhere else: without them, the summaries of two runs of one comparison
-    on one machine are equal.
+    Raises:
+        UnknownNameError: if `reference` is no method of the comparison.
     """
-    reference, *_ = comparison.methods
-    methods = {}
+    if reference is None:
+        reference = comparison.methods[0]
+    lookup("method of this comparison", reference, dict.fromkeys(comparison.methods))
+    analyses = {(run.method, run.seed): read_analyses(run) for run in comparison.runs}
+    groups = measures.groups(
+        found={key for of in analyses.values() for key in of.values},
+        probed={data for of in analyses.values() for data in of.fits},
+        masks={data: thresholds for of in analyses.values() for data, thresholds in of.thresholds.items()},
+    )
+    methods: dict[str, Json] = {}
     for method in comparison.methods:
-        runs = comparison.of_method(method)
-        states = [run.status for run in runs]
-        measures = {}
-        for measure in MEASURES:
-            values = _values(runs, measure)
-            entry: Json = dataclasses.asdict(describe(list(values.values())))
-            entry["values"] = {str(seed): value for seed, value in values.items()}
-            if method != reference:
-                base = _values(comparison.of_method(reference), measure)
-                entry["difference"] = dataclasses.asdict(paired_difference(values, base))
-            measures[measure.key] = entry
+        states = [run.status for run in comparison.of_method(method)]
         methods[method] = {
             "runs": {state: states.count(state) for state in sorted(set(states))},
-            "measures": measures,
+            "measures": {},
+            "fits": _fits([analyses[method, seed] for seed in comparison.seeds]),
         }
+    for table in (table for group in groups for table in group.tables):
+        for measure in table.measures:
+            if measure.key in methods[reference]["measures"]:  # in an earlier table too, with its differences
+                continue
+            values = {
+                method: {
+                    seed: analyses[method, seed].values[measure.key]
+                    for seed in comparison.seeds
+                    if measure.key in analyses[method, seed].values
+                }
+                for method in comparison.methods
+            }
+            for method, entry in _entries(values, reference, table.differences).items():
+                methods[method]["measures"][measure.key] = entry
     finished = [run for run in comparison.runs if run.status == "finished"]
-    return {
+    summary: Json = {
         "recipe": comparison.recipe,
         "seeds": comparison.seeds,
         "reference": reference,
+        "level": LEVEL,
         "methods": methods,
-        "times": {
-            f"{run.method}/seed-{run.seed}": {
-                "started": run.info.get("started"),
-                **{f"{name}_seconds": value for name, value in run.result.get("seconds", {}).items()},
-            }
-            for run in finished
-        },
+        "groups": [
+            asdict(group) | {"notes": _notes(group, [analyses[run.method, run.seed] for run in finished])}
+            for group in groups
+        ],
+        "problems": [asdict(problem) for of in analyses.values() for problem in of.problems],
+        "published": published(comparison.recipe),
+        "times": {f"{run.method}/seed-{run.seed}": _times(run) for run in finished},
+    }
+    return summary | {"verdict": verdict(summary)}
+
+
+def _entries(values: dict[str, dict[int, float]], reference: str, differences: bool) -> dict[str, Json]:
+    """One measure's entries by method, from its values by method and seed."""
+    entries: dict[str, Json] = {}
+    for method, of in values.items():
+        entries[method] = asdict(describe(list(of.values()))) | {"values": {str(seed): x for seed, x in of.items()}}
+    if differences:
+        paired = {
+            method: paired_difference(of, values[reference]) for method, of in values.items() if method != reference
+        }
+        for method, judgement in judge_family(paired).items():
+            entries[method]["difference"] = asdict(paired[method]) | asdict(judgement)
+    return entries
+
+
+def _fits(analyses: Sequence[Analyses]) -> Json:
+    """Per probed data set, the fits of all the method's probes that did not converge, and all of them."""
+    fits: Json = {}
+    for of in analyses:
+        for data, (unconverged, total) in of.fits.items():
+            before = fits.setdefault(data, {"unconverged": 0, "total": 0})
+            fits[data] = {"unconverged": before["unconverged"] + unconverged, "total": before["total"] + total}
+    return fits
+
+
+def _notes(group: measures.Group, finished: Sequence[Analyses]) -> list[str]:
+    """What a reader of the group's tables must know: records that are missing, damaged or not alike."""
+    if group.record is None:
+        return []
+    notes = [
+        f"{problem.run}: {problem.file}: {problem.reason}"
+        for of in finished
+        for problem in of.problems
+        if problem.file.startswith(group.record) or (group.record == ANALYSIS and problem.file == OUTPUTS)
+    ]
+    files = sorted({file for of in finished for file in of.settings if file.startswith(group.record)})
+    for file in files:
+        damaged = {problem.run for of in finished for problem in of.problems if problem.file == file}
+        absent = [of.run for of in finished if file not in of.settings and of.run not in damaged]
+        if absent:
+            notes.append(f"{file} is missing for {', '.join(absent)}.")
+        settings = [of.settings[file] for of in finished if file in of.settings]
+        if any(other != settings[0] for other in settings[1:]):
+            notes.append(f"{file} was made with different settings in different runs: they are not comparable.")
+    if not files:
+        notes.append(group.absent)
+    bound = [of.run for of in finished if of.at_bound]
+    if group.name == measures.CALIBRATION.name and bound:
+        notes.append(f"The temperature stopped at the bound of its search: {', '.join(bound)}.")
+    return notes
+
+
+def _times(run: RunRecord) -> Json:
+    return {
+        "started": run.info.get("started"),
+        **{f"{name}_seconds": value for name, value in run.result.get("seconds", {}).items()},
     }
