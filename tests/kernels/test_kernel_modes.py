@@ -9,6 +9,7 @@ import maxsup
 from maxsup.functional import label_smoothing_cross_entropy, logit_penalty_cross_entropy, max_sup_cross_entropy
 from maxsup.kernels import choice, fused_loss, launch
 from maxsup.kernels.choice import Terms
+from tests.gpu import no_host_synchronisation
 from tests.kernels.test_fused_loss import DEVICE, logits_and_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
@@ -268,15 +269,13 @@ def test_gpu_no_host_synchronisation(reduction):
         return torch.autograd.grad(loss.sum() * 3, logits)
 
     step()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_host_synchronisation():
         step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @gpu
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream")  # the warm-up's, by design
 def test_gpu_graph():
     logits, target = logits_and_target(3000, 100)
     logits.requires_grad_()
