@@ -1,4 +1,7 @@
+import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 
@@ -22,7 +25,7 @@ def run(capsys, *arguments):
 def test_help_and_version(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for word in ("list", "train RECIPE", "compare RECIPE", "report DIR", "Exit codes"):
+    for word in ("list", "train RECIPE", "compare RECIPE", "analyze PATH", "probe PATH", "report DIR", "Exit codes"):
         assert word in out
     assert run(capsys) == (0, out, "")
     assert run(capsys, "--version") == (0, f"maxsup {__version__}\n", "")
@@ -74,6 +77,15 @@ def test_help_shows_the_recipes_values(capsys):
         (["compare", "digits-convnet", "--workers", "0", "--out", "x"], "workers must be at least 1, got 0"),
         (["compare", "digits-convnet", "--seeds", "-1", "--out", "x"], "seeds must be at least 0, got -1"),
         (["train", "digits-convnet", "--epochs", "0", "--out", "x"], "epochs must be at least 1, got 0"),
+        (["probe"], "`maxsup probe` takes folders"),
+        (["probe", "--data", "digits"], "`maxsup probe` takes folders"),
+        (["probe", "x", "--data", "digit"], "unknown data set 'digit'; did you mean digits"),
+        (["probe", "x", "--data", "digits"], "x: no run and no comparison here"),
+        (["probe", "x", "--data", "digits", "--neighbours", "3"], "unknown option '--neighbours'; did you mean"),
+        (["probe", "x", "--data", "digits", "--neighbors", "0"], "neighbors must be at least 1, got 0"),
+        (["probe", "x", "--data", "digits", "--train-size", "0"], "train_size must be at least 1 or None, got 0"),
+        (["analyze"], "`maxsup analyze` takes folders"),
+        (["analyze", "x"], "x: no run and no comparison here"),
         (["list", "surplus"], "unexpected argument 'surplus'"),
     ],
 )
@@ -119,6 +131,91 @@ def test_damaged_data_is_one_error_that_names_the_file(capsys, tmp_path):
 def test_report_of_no_comparison(capsys, tmp_path):
     code, _, err = run(capsys, "report", str(tmp_path))
     assert (code, err) == (2, f"maxsup: {tmp_path}: no comparison here (comparison.json is missing)\n")
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """Two methods × two seeds, trained on the digits 0 to 4."""
+    directory = tmp_path_factory.mktemp("comparison") / "out"
+    arguments = ["compare", "digits-convnet", "--epochs", "1", "--pretrain-classes", "0", "1", "2", "3", "4"]
+    methods = ["--methods", "cross-entropy", "max-sup", "--seeds", "0", "1"]
+    assert cli.main([*arguments, *methods, "--out", str(directory)]) == 0
+    return directory
+
+
+def test_probe_of_a_comparison_takes_the_classes_that_it_was_not_trained_on(capsys, comparison):
+    recipe = json.loads((comparison / "comparison.json").read_text())["recipe"]
+    assert recipe["data"]["classes"] == [0, 1, 2, 3, 4]
+    code, out, err = run(capsys, "probe", str(comparison), "--data", "digits", "--train-size", "100")
+    assert code == 0
+    lines = err.splitlines()
+    assert len(lines) == 4
+    assert all(", all fits converged" in line for line in lines)
+    shares = {}
+    for method in ("cross-entropy", "max-sup"):
+        for seed in (0, 1):
+            record = json.loads(
+                (comparison / f"runs/{method}/seed-{seed}/probe-digits-classes-5-9-train-100.json").read_text()
+            )
+            assert record["data"]["class_names"] == ["5", "6", "7", "8", "9"]
+            shares[method, seed] = 100 * record["linear"]["accuracy"]
+    assert "Probe on digits: 100 training and 179 test images" in out
+    for method in ("cross-entropy", "max-sup"):
+        of = [shares[method, 0], shares[method, 1]]
+        row = next(line for line in out.splitlines() if line.startswith(f"│ {method} ") and "of 92" in line)
+        assert [cell.strip() for cell in row.split("│")][2:4] == [
+            "2",
+            f"{statistics.mean(of):.2f} ± {statistics.stdev(of):.2f}",
+        ]
+    assert "report.html" in out
+
+
+def test_analyze_of_a_comparison_keeps_measures_and_pictures(capsys, comparison):
+    code, out, err = run(capsys, "analyze", str(comparison), "--classes", "4", "0", "1")
+    assert code == 0
+    assert len(err.splitlines()) == 4
+    for method in ("cross-entropy", "max-sup"):
+        for seed in (0, 1):
+            assert (comparison / "runs" / method / f"seed-{seed}" / "analysis.json").is_file()
+    assert json.loads((comparison / "analysis/projection.json").read_text())["classes"] == ["4", "0", "1"]
+    assert (comparison / "analysis/gradcam.json").is_file()
+    assert "report.html" in out
+
+
+def test_wrong_names_for_a_comparison_are_found_before_anything_is_analyzed(capsys, comparison, tmp_path):
+    copy = shutil.copytree(comparison / "runs", tmp_path / "runs").parent
+    shutil.copy(comparison / "comparison.json", copy)
+    for file in copy.rglob("analysis.json"):
+        file.unlink()
+    code, _, err = run(capsys, "analyze", str(copy), "--classes", "4", "0", "5")
+    assert (code, err) == (2, "maxsup: unknown class '5'; known: 0, 1, 2, 3, 4\n")
+    code, _, err = run(capsys, "analyze", str(copy), "--method", "maxsup")
+    assert (code, err) == (2, "maxsup: unknown method 'maxsup'; did you mean max-sup?\n")
+    one = str(copy / "runs/max-sup/seed-0")
+    code, _, err = run(capsys, "analyze", one, "--method", "max-sup")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no PATH is a comparison" in err
+    assert list(copy.rglob("analysis.json")) == []
+
+
+def test_a_damaged_run_stops_no_other_and_is_named(capsys, comparison, tmp_path):
+    copy = shutil.copytree(comparison, tmp_path / "copy")
+    broken = copy / "runs/max-sup/seed-1"
+    for file in copy.rglob("probe-*.json"):
+        file.unlink()
+    weights = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    (copy / "runs/max-sup/seed-0/result.json").unlink()  # unfinished: left out
+    code, out, err = run(capsys, "probe", str(copy), "--data", "digits", "--train-size", "50", "--workers", "1")
+    assert code == 1
+    assert "max-sup seed 1: failed" in err
+    assert f"maxsup: {broken}: {broken / 'model.safetensors'}: truncated or corrupt weights" in err
+    assert [path.parent.parent.name for path in sorted(copy.rglob("probe-*.json"))] == ["cross-entropy"] * 2
+    row = next(line for line in out.splitlines() if line.startswith("│ max-sup ") and "of" in line)
+    assert [cell.strip() for cell in row.split("│")][2:6] == ["0", "–", "–", "0 of 0"]
+    code, _, err = run(capsys, "probe", str(copy / "runs/max-sup/seed-0"), "--data", "digits")
+    assert code == 2
+    assert "the run is unfinished" in err
 
 
 def test_an_unwritable_folder_is_a_clear_error(capsys, tmp_path):

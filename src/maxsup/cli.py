@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
     import tyro
@@ -17,8 +17,12 @@ except ModuleNotFoundError as missing:
 
 from maxsup._version import __version__
 from maxsup.lab.names import lookup, unknown
-from maxsup.lab.recipes import RECIPES, Recipe
+from maxsup.lab.options import Analyze, Compare, Probe, Report, Train
+from maxsup.lab.recipes import RECIPES, Data, Recipe
 from maxsup.lab.records import DataError
+
+if TYPE_CHECKING:
+    from maxsup.lab.analysis.batch import Outcome
 
 T = TypeVar("T")
 
@@ -28,6 +32,8 @@ maxsup {__version__}: does MaxSup, or another regulariser of the logits, help on
 usage: maxsup list                      the recipes, methods and data sets
        maxsup train RECIPE [options]    one run: one method, one seed
        maxsup compare RECIPE [options]  methods × seeds, several runs at a time, and the report
+       maxsup analyze PATH...           measures, curves and pictures of finished runs, from their records and weights
+       maxsup probe PATH... --data NAME linear and k-NN accuracy of their frozen features on other images
        maxsup report DIR                the tables and report.html of a comparison, written anew
        maxsup COMMAND --help            the options of a command
        maxsup --version
@@ -39,57 +45,17 @@ It needs no download and takes about a minute on two cores.
 Every field of a recipe is an option: --epochs 5, --optimizer.lr 0.05, --data.train-size 5000, …;
 `maxsup train RECIPE --help` shows them all, with that recipe's values.
 
+PATH is the folder of a run or of a comparison; of the latter all finished runs are taken, several at a time, and the
+report is written again. Nothing is trained, and what was computed before is kept. Networks that were trained with
+--data.classes 0 1 2 3 4 (or, the same, --pretrain-classes 0 1 2 3 4) are probed on the other classes of that data:
+       maxsup compare fashion-mnist-resnet18 --pretrain-classes 0 1 2 3 4 --out runs/half
+       maxsup probe runs/half --data fashion-mnist
+
 A command that was interrupted or killed goes on when it is given again: finished runs are skipped, an unfinished
 one resumes. A folder that holds another recipe's records is refused, never overwritten.
 
 Exit codes: 0 done; 1 a run failed, or a file cannot be read or written; 2 wrong command line; 130 interrupted.
 """
-
-RecipeOptions = Annotated[Recipe, tyro.conf.arg(name="")]
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train one method with one seed and write the run's records. The same command resumes an interrupted run."""
-
-    recipe: RecipeOptions
-    out: Path
-    """Folder of the run."""
-    method: str = "max-sup"
-    """Method by name; `maxsup list` shows them."""
-    seed: int = 0
-    """Seed of the weights, of the order of the images and of the augmentation."""
-    data_dir: Path | None = None
-    """Folder with the data set's files, where it needs some."""
-
-
-@dataclass(frozen=True)
-class Compare:
-    """Train methods × seeds into a folder, then write the comparison's tables and report.html.
-
-    Differences are taken from the first method. The same command resumes an interrupted comparison; methods and
-    seeds can be added to it later.
-    """
-
-    recipe: RecipeOptions
-    out: Path
-    """Folder of the comparison."""
-    methods: tuple[str, ...] = ("cross-entropy", "label-smoothing", "max-sup")
-    """Methods by name, the first being the reference; `maxsup list` shows them."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds; every method runs with each."""
-    workers: int | None = None
-    """Runs at a time; None: one per GPU, or as many as the cores carry."""
-    data_dir: Path | None = None
-    """Folder with the data set's files, where it needs some."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Write a comparison's tables (JSON, CSV, Markdown, LaTeX) and report.html from its records."""
-
-    directory: Annotated[Path, tyro.conf.Positional]
-    """Folder of the comparison."""
 
 
 class UsageError(ValueError):
@@ -133,7 +99,15 @@ def _parse_with_recipe(kind: Callable[..., T], command: str, arguments: Sequence
         print(f"the values of {next(iter(RECIPES))}; `maxsup {command} RECIPE --help` shows another's.\n")
         return _parse(kind, f"{command} RECIPE", ["--help"], next(iter(RECIPES.values()))())
     recipe = lookup("recipe", arguments[0], RECIPES)()
-    return _parse(kind, f"{command} {recipe.name}", arguments[1:], recipe)
+    # The same option by the name of what it is for.
+    rest = [re.sub(r"^--pretrain[-_]classes(?=$|=)", "--data.classes", argument) for argument in arguments[1:]]
+    return _parse(kind, f"{command} {recipe.name}", rest, recipe)
+
+
+def _parse_with_paths(kind: Callable[..., T], command: str, arguments: Sequence[str]) -> T:
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        raise UsageError(f"`maxsup {command}` takes folders of finished runs or comparisons first")
+    return _parse(kind, command, arguments)
 
 
 def _check_names(recipe: Recipe, methods: Sequence[str]) -> None:
@@ -223,6 +197,50 @@ def _compare(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def _analyze(arguments: Sequence[str]) -> int:
+    options = _parse_with_paths(Analyze, "analyze", arguments)
+    from maxsup.lab import analysis_commands as commands
+
+    runs, comparisons = commands.collect(options.paths)
+    named = options.classes is not None or options.method is not None
+    if named and not comparisons:
+        raise UsageError("--classes and --method are for a comparison's plane of classes, and no PATH is a comparison")
+    problems = []
+    for comparison in comparisons:  # first, since it tells whether the names on the command line are known
+        problems += commands.project(comparison, options.data_dir, options.classes, options.method)
+    problems += _errors(commands.analyze(runs, options.data_dir, options.workers))
+    for comparison in comparisons:
+        problems += commands.gallery(comparison, options.data_dir)
+        _write_and_print_report(comparison.path)
+    return _exit_code(problems)
+
+
+def _probe(arguments: Sequence[str]) -> int:
+    options = _parse_with_paths(Probe, "probe", arguments)
+    from maxsup.lab import analysis_commands as commands
+    from maxsup.lab.analysis.probe import Protocol
+    from maxsup.lab.data import DATA_SETS
+
+    lookup("data set", options.data, DATA_SETS)
+    data, protocol = Data(options.data, options.train_size, options.classes), Protocol(options.neighbors)
+    runs, comparisons = commands.collect(options.paths)
+    outcomes = commands.probe(runs, data, options.data_dir, protocol, options.workers)
+    for comparison in comparisons:
+        Console().print(commands.probe_table(comparison, outcomes))
+        _write_and_print_report(comparison.path)
+    return _exit_code(_errors(outcomes))
+
+
+def _errors(outcomes: Sequence[Outcome]) -> list[str]:
+    return [f"{outcome.run.path}: {outcome.error}" for outcome in outcomes if outcome.error is not None]
+
+
+def _exit_code(problems: Sequence[str]) -> int:
+    for problem in problems:
+        print(f"maxsup: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
 def _report(arguments: Sequence[str]) -> int:
     _write_and_print_report(_parse(Report, "report", arguments).directory)
     return 0
@@ -239,7 +257,14 @@ def _write_and_print_report(directory: Path) -> None:
     print("written: " + ", ".join(str(path) for path in written))
 
 
-COMMANDS = {"list": _list, "train": _train, "compare": _compare, "report": _report}
+COMMANDS = {
+    "list": _list,
+    "train": _train,
+    "compare": _compare,
+    "analyze": _analyze,
+    "probe": _probe,
+    "report": _report,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,16 +16,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from maxsup.lab.analysis.batch import Outcome
 from maxsup.lab.compare import Job, State
 from maxsup.lab.records import Json, read_run
 
 
-def _bars(console: Console) -> Progress:
+def _bars(console: Console, unit: str = "epochs") -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("epochs"),
+        TextColumn(unit),
         TimeElapsedColumn(),
         TextColumn("left"),
         # Over a long window: methods and epochs differ in length.
@@ -80,6 +81,21 @@ def of_comparison(epochs: int) -> Iterator[Callable[[State], None]]:
                 if job not in told:
                     told.add(job)
                     console.print(_line(job), highlight=False)
+
+        yield show
+
+
+@contextmanager
+def of_analysis(total: int, description: str, line: Callable[[Json], str]) -> Iterator[Callable[[Outcome], None]]:
+    """A bar over finished runs that are analyzed, and for each that ended `line` of its record, or that it failed."""
+    console = Console(stderr=True)
+    with _bars(console, "runs") as progress:
+        task = progress.add_task(description, total=total)
+
+        def show(outcome: Outcome) -> None:
+            progress.advance(task)
+            told = "failed" if outcome.record is None else line(outcome.record)
+            console.print(f"{outcome.run.method} seed {outcome.run.seed}: {told}", highlight=False, soft_wrap=True)
 
         yield show
 

@@ -59,12 +59,7 @@ def probe(run_dir: Path, data: Data, data_dir: Path | None = None, protocol: Pro
     """
     protocol = protocol or Protocol()
     weights = fingerprint(run_dir)
-    data_set, data = _data_for(run_dir, data, data_dir)
-    n = len(data_set.train)
-    if n < 2 * CHOOSING:
-        raise ValueError(f"a probe needs at least {2 * CHOOSING} training images, {data_set.name} has {n} here")
-    if protocol.neighbors > n:
-        raise ValueError(f"neighbors must be at most {n}, the training images, got {protocol.neighbors}")
+    data_set, data = prepare(run_dir, data, data_dir, protocol)
     settings: Json = {
         "data": {**dataclasses.asdict(data), "classes": None if data.classes is None else list(data.classes)},
         "data_sha256": _fingerprint(data_set),
@@ -84,6 +79,30 @@ def probe(run_dir: Path, data: Data, data_dir: Path | None = None, protocol: Pro
     made = {"versions": environment.versions(), "hardware": environment.hardware(), **environment.source_state()}
     records.write_json(file, {"settings": settings, **_probe(load_model(run_dir), run_dir, data_set, protocol), **made})
     return records.read_json(file)
+
+
+def prepare(run_dir: Path, asked: Data, data_dir: Path | None, protocol: Protocol) -> tuple[DataSet, Data]:
+    """The images as `probe` shows them to the run's model, and their description with size and classes filled in.
+
+    Raises:
+        RecordError, DataError, ValueError: as `probe` does, for what can be told before any feature is computed.
+    """
+    trained = trained_data(run_dir)
+    size = asked.image_size or trained.image_size
+    if size is None and asked.name != trained.name:
+        size = load(Data(name=trained.name), data_dir).train.images.shape[2]
+    whole = load(Data(name=asked.name, image_size=size), data_dir)
+    classes = asked.classes
+    if classes is None and trained.classes is not None and asked.name == trained.name:
+        classes = tuple(c for c in range(whole.num_classes) if c not in trained.classes) or None
+    data = dataclasses.replace(asked, classes=classes, image_size=size)
+    data_set = choose(whole, data)
+    n = len(data_set.train)
+    if n < 2 * CHOOSING:
+        raise ValueError(f"a probe needs at least {2 * CHOOSING} training images, {data_set.name} has {n} here")
+    if protocol.neighbors > n:
+        raise ValueError(f"neighbors must be at most {n}, the training images, got {protocol.neighbors}")
+    return data_set, data
 
 
 def linear_probe(train: Array, labels: Labels, test: Array, test_labels: Labels, solver: Solver) -> Json:
@@ -136,20 +155,6 @@ def _ranges(classes: tuple[int, ...]) -> str:
     text = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
     # A file's name has at most 255 bytes.
     return text if len(text) <= 100 else hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _data_for(run_dir: Path, asked: Data, data_dir: Path | None) -> tuple[DataSet, Data]:
-    """The data set as the run's model takes it, and its description with the size and classes filled in."""
-    trained = trained_data(run_dir)
-    size = asked.image_size or trained.image_size
-    if size is None and asked.name != trained.name:
-        size = load(Data(name=trained.name), data_dir).train.images.shape[2]
-    whole = load(Data(name=asked.name, image_size=size), data_dir)
-    classes = asked.classes
-    if classes is None and trained.classes is not None and asked.name == trained.name:
-        classes = tuple(c for c in range(whole.num_classes) if c not in trained.classes) or None
-    data = dataclasses.replace(asked, classes=classes, image_size=size)
-    return choose(whole, data), data
 
 
 def _fingerprint(data_set: DataSet) -> str:

@@ -20,7 +20,7 @@ from maxsup.lab.names import lookup
 from maxsup.lab.recipes import Data
 from maxsup.lab.records import DataError
 
-__all__ = ["DATA_SETS", "DataError", "DataSet", "Split", "augment", "choose", "load", "training_batches"]
+__all__ = ["DATA_SETS", "MASKED", "DataError", "DataSet", "Split", "augment", "choose", "load", "training_batches"]
 
 DATA_SETS: dict[str, Callable[[Path | None, int | None], DataSet]] = {
     "digits": load_digits,
@@ -28,6 +28,9 @@ DATA_SETS: dict[str, Callable[[Path | None, int | None], DataSet]] = {
     "fashion-scenes": load_fashion_scenes,
     "masked-folder": load_masked_folder,
 }
+
+# Those whose images have masks: to look for masks would be to load the images.
+MASKED = ("fashion-scenes", "masked-folder")
 
 
 def load(data: Data, data_dir: Path | None = None) -> DataSet:
