@@ -250,10 +250,12 @@ def _write_and_print_report(directory: Path) -> None:
     from maxsup.lab import records, report
 
     written = report.write_report(directory)
+    summary = report.summarize(records.read_comparison(directory))
     console = Console()
-    for table in report.rich_tables(report.summarize(records.read_comparison(directory)), console.width):
+    for table in report.rich_tables(summary, console.width):
         console.print(table)
-    console.print(report.legend(), style="dim", highlight=False)
+    console.print(report.legend(summary), style="dim", highlight=False)
+    console.print("\n" + " ".join(summary["verdict"]) + "\n", highlight=False)
     print("written: " + ", ".join(str(path) for path in written))
 
 
