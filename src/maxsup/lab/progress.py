@@ -48,7 +48,7 @@ def of_run(epochs: int, description: str) -> Iterator[Callable[[Json], None]]:
             done, text = row["epoch"] + 1, f"{description}, validation accuracy {row['validation_accuracy']:.4f}"
             progress.update(task, completed=done, description=text)
             if not console.is_terminal:
-                console.print(f"{text}, epoch {done}/{epochs}", highlight=False)
+                console.print(f"{text}, epoch {done}/{epochs}", highlight=False, soft_wrap=True)
 
         yield on_epoch
 
@@ -80,7 +80,7 @@ def of_comparison(epochs: int) -> Iterator[Callable[[State], None]]:
             for job in (*state.finished, *(job for job, _ in state.failed)):
                 if job not in told:
                     told.add(job)
-                    console.print(_line(job), highlight=False)
+                    console.print(_line(job), highlight=False, soft_wrap=True)
 
         yield show
 
