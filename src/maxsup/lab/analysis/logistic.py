@@ -79,11 +79,14 @@ class Regression:
     def __init__(self, features: Array, labels: Labels, solver: Solver) -> None:
         self.coordinates = Coordinates.of(features)
         self._features, self._labels = self.coordinates(features), labels
+        self._binary = len(np.unique(labels)) == 2
         self._model: Any = LogisticRegression(max_iter=solver.max_iter, tol=solver.tolerance, warm_start=True)
 
     def fit(self, strength: float) -> Fit:
         """Fits with λ = `strength`."""
-        self._model.C = self.coordinates.inverse_strength(strength)
+        # Of two classes scikit-learn fits w = w₁ − w₂ alone. With w₁ = −w₂ = w/2, as the penalty has it in the softmax,
+        # λ(‖w₁‖² + ‖w₂‖²)/2 is (λ/2)‖w‖²/2.
+        self._model.C = self.coordinates.inverse_strength(strength) * (2 if self._binary else 1)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             self._model.fit(self._features, self._labels)

@@ -19,6 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from maxsup.lab import environment, evaluate, records
 from maxsup.lab.analysis import logistic
+from maxsup.lab.analysis.kept import read_kept
 from maxsup.lab.analysis.logistic import STRENGTHS, Array, Labels, Regression, Solver
 from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
 from maxsup.lab.data import DataSet, Split, choose, load
@@ -69,13 +70,9 @@ def probe(run_dir: Path, data: Data, data_dir: Path | None = None, protocol: Pro
         **dataclasses.asdict(protocol),
     }
     file = run_dir / record_name(data)
-    if file.exists():
-        try:
-            kept = records.read_json(file)
-        except RecordError:  # a damaged record of what can be computed again
-            kept = {}
-        if kept.get("settings") == settings:
-            return kept
+    kept = read_kept(file, {"settings": settings})
+    if kept is not None:
+        return kept
     made = {"versions": environment.versions(), "hardware": environment.hardware(), **environment.source_state()}
     records.write_json(file, {"settings": settings, **_probe(load_model(run_dir), run_dir, data_set, protocol), **made})
     return records.read_json(file)

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maxsup.lab.data.batches import augment, training_batches
+from maxsup.lab.data.cifar import load_cifar10, load_cifar100
 from maxsup.lab.data.digits import load_digits
 from maxsup.lab.data.fashion_mnist import load_fashion_mnist
 from maxsup.lab.data.fashion_scenes import load_fashion_scenes
+from maxsup.lab.data.image_folder import load_image_folder
 from maxsup.lab.data.masks import load_masked_folder
 from maxsup.lab.data.splits import DataSet, Split, stratified
 from maxsup.lab.names import lookup
@@ -26,6 +28,9 @@ DATA_SETS: dict[str, Callable[[Path | None, int | None], DataSet]] = {
     "digits": load_digits,
     "fashion-mnist": load_fashion_mnist,
     "fashion-scenes": load_fashion_scenes,
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "image-folder": load_image_folder,
     "masked-folder": load_masked_folder,
 }
 

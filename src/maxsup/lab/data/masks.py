@@ -15,7 +15,7 @@ from torch import Tensor
 from maxsup.lab.data.splits import DataSet, Split, hold_out, resize, resize_masks, with_channels
 from maxsup.lab.records import DataError
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def load_masked_folder(data_dir: Path | None = None, image_size: int | None = None) -> DataSet:
@@ -42,7 +42,7 @@ def load_masked_folder(data_dir: Path | None = None, image_size: int | None = No
     masks: list[Tensor] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in _IMAGES)
+        files = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in IMAGES)
         # Each split needs one.
         if len(files) < 5:
             raise DataError(f"{folder / name}: {len(files)} images, where a class needs 5 to be in every split")
@@ -67,7 +67,7 @@ def _pair(image_file: Path, mask_file: Path, image_size: int | None) -> tuple[Te
     """One image (C, H, W), uint8, and its mask (H, W), bool, of `image_size` if it is given."""
     if not mask_file.is_file():
         raise DataError(f"{mask_file}: missing; {image_file} has no mask")
-    grey, pixels = _image(image_file)
+    grey, pixels = read_image(image_file)
     inside = _mask(mask_file)
     image = torch.from_numpy(pixels[None] if grey else pixels.transpose(2, 0, 1).copy())
     mask = torch.from_numpy(inside if inside.ndim == 2 else inside.any(axis=2))
@@ -80,8 +80,12 @@ def _pair(image_file: Path, mask_file: Path, image_size: int | None) -> tuple[Te
     return resize(image.unsqueeze(0), image_size)[0], resize_masks(mask.unsqueeze(0), image_size)[0]
 
 
-def _image(file: Path) -> tuple[bool, NDArray[np.uint8]]:
-    """Whether an image is grey, and its pixels, (H, W) or (H, W, 3)."""
+def read_image(file: Path) -> tuple[bool, NDArray[np.uint8]]:
+    """Whether an image is grey, and its pixels, (H, W) or (H, W, 3).
+
+    Raises:
+        DataError: if it is unreadable; it names the file.
+    """
     with _reading(file), Image.open(file) as opened:
         grey = opened.mode in ("1", "L")
         return grey, np.array(opened.convert("L" if grey else "RGB"))
