@@ -75,7 +75,8 @@ class Probe:
     """Fit a logistic regression, and k nearest neighbours, on the frozen features of finished runs; nothing is trained.
 
     The strength of the regularisation is chosen among 45 on a fifth of the training images; the accuracy is that on the
-    test images. Images are resized to those that the network knows.
+    test images. Images are resized to those that the network knows. A thread takes seconds a run for a thousand
+    training images, half a minute for 5,000 and minutes for more.
     """
 
     paths: Paths
