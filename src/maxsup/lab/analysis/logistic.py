@@ -24,7 +24,11 @@ class Solver:
     """When L-BFGS stops: at a largest gradient of the mean loss of `tolerance`, or unconverged after `max_iter`.
 
     The gradient is taken in `Coordinates`. scikit-learn's usual 1e-4 is far too lax here: on penultimate features
-    it stops so early that every weak strength gives the same weights, and another strength is chosen.
+    it stops so early that every weak strength gives the same weights, and another strength is chosen. With 1e-5 the
+    weakest strengths (1e-3 and below) still end where the one before them did, within the tolerance. Measured on 512
+    features of a ResNet-18, one thread: digits (1,077 images, 10 classes) take 3 s with 1e-5, 4, 7 and 10 s with 1e-6,
+    1e-7 and 1e-8, and choose the same strength with the same accuracies; five classes of Fashion-MNIST take 23 s for
+    5,000 images (52 s with 1e-6, same choice and test accuracy) and 253 s for 27,500.
     """
 
     max_iter: int = 10_000
