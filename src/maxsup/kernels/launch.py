@@ -17,9 +17,10 @@ from maxsup.kernels.stream_kernel import stream_kernel
 from maxsup.methods.common import Number
 
 VECTOR_BYTES = 16
-PARTIALS = 64  # programs that add up the targets' weights
+PARTIALS = 512  # programs that add up the targets' weights
 FEW_TARGETS = 2048  # so many every program adds up for itself, which saves a launch
-LONG_ROW_BYTES = 65536  # longer rows are streamed
+FEW_TARGETS_OF_A_STREAM = 16384  # whose programs are few and large
+LONG_ROW_BYTES = 32768  # longer rows are streamed
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Plan:
     chunks: int
     warps: int
     programs: int  # per multiprocessor
-    stages: int = 1
+    ahead: bool = True  # loads the next rows before it computes these
     stream: bool = False
     registers: int | None = None  # at most, per thread
     keep: str = "evict_last"  # of a stream's first loop
@@ -71,23 +72,26 @@ def layout_of(logits: Tensor) -> Layout:
 
 @functools.lru_cache(maxsize=256)
 def plan_of(classes: int, size: int, layout: Layout) -> Plan:
-    """The cut for K classes of `size` bytes; the figures are those that ran fastest on an H100."""
+    """The cut for K classes of `size` bytes, from what `benchmarks/bench_loss_gpu.py --tune` found on an H100."""
     vectors = -(-classes // layout.vector)
     columns = triton.next_power_of_2(vectors) * layout.vector
     if classes * size > LONG_ROW_BYTES:
-        return stream_plan(classes, layout, 32768 // size, warps=8, programs=2)
-    rows = max(1, 1024 // columns)
-    warps = min(max(1, columns // 1024), 32)
+        if classes * size > 2 * LONG_ROW_BYTES and layout.edges:
+            return stream_plan(classes, layout, 16384 // size, warps=8, programs=2)
+        return stream_plan(classes, layout, 32768 // size, warps=16, programs=1)
+    rows, warps = max(1, 512 // columns), max(1, columns // 1024)
+    # Registers for 1024 logits a warp and the next ones; 65536 of a multiprocessor set the programs.
+    registers = 112 if columns <= 256 else 128 if size == 2 else 168
     return Plan(
-        rows, columns // layout.vector, 1, warps, programs=max(1, 16 // warps), registers=128 if warps < 32 else 64
+        rows, columns // layout.vector, 1, warps, max(1, 65536 // (registers * 32 * warps)), registers=registers
     )
 
 
-def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, programs: int, stages: int = 1) -> Plan:
+def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, programs: int) -> Plan:
     """Rows in chunks of `columns`."""
     groups = columns // layout.vector
     chunks = -(-(classes // layout.vector) // groups)
-    return Plan(1, groups, chunks, warps, programs, stages, stream=True)
+    return Plan(1, groups, chunks, warps, programs, stream=True)
 
 
 @functools.cache
@@ -125,11 +129,11 @@ def losses_and_gradient(
     programs = max(1, min(-(-n // plan.rows), plan.programs * multiprocessors(device)))
     summed = loss is not None and loss.dim() == 0
     sums = torch.empty(programs + 1, dtype=torch.float32, device=device) if summed else loss
-    kind, divisor = _divisor(rows, n, classes, device)
-    options: dict[str, Any] = {"num_warps": plan.warps, "num_stages": 1, "maxnreg": plan.registers}
+    kind, divisor = _divisor(rows, n, classes, device, FEW_TARGETS_OF_A_STREAM if plan.stream else FEW_TARGETS)
+    options: dict[str, Any] = {"num_warps": plan.warps, "num_stages": 1, "maxnreg": plan.registers, "AHEAD": plan.ahead}
     if plan.stream:
         kernel = stream_kernel
-        options |= {"CHUNKS": plan.chunks, "STAGES": plan.stages, "KEEP": plan.keep}
+        options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep}
     else:
         kernel = tile_kernel
         options |= {"ROWS": plan.rows}
@@ -175,13 +179,13 @@ def scale_(gradient: Tensor, upstream: Tensor) -> None:
     scale_kernel[(programs,)](gradient, upstream, count, BLOCK=block, num_warps=8)
 
 
-def _divisor(rows: Rows, n: int, classes: int, device: torch.device) -> tuple[str, Number | None]:
+def _divisor(rows: Rows, n: int, classes: int, device: torch.device, few: int) -> tuple[str, Number | None]:
     """The kernel's DIVISOR and the argument to it."""
     if rows.divisor is not None:
         if not isinstance(rows.divisor, Tensor) and rows.divisor == 1:
             return "one", None
         return "number", _argument(rows.divisor)
-    if n <= FEW_TARGETS:
+    if n <= few:
         return "targets", None
     partials = torch.empty(PARTIALS, dtype=torch.float32, device=device)
     weights_kernel[(PARTIALS,)](
