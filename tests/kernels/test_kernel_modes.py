@@ -342,3 +342,23 @@ def test_gpu_gradient_scaler_keeps_small_float16_gradients():
     (exact,) = torch.autograd.grad(F.cross_entropy(z, target) + 0.1 * (z.max(1).values - z.mean(1)).mean(), z)
     assert (gradient.double() / 65536 - exact).norm() / exact.norm() < 1e-3
     assert ((gradient == 0) & (exact != 0)).double().mean() < 1e-3
+
+
+@gpu
+@needs_gpu
+def test_gpu_sums_on_two_streams_at_once_are_their_own():
+    logits, target = logits_and_target(20_000, 100)
+    expected = max_sup_cross_entropy(logits, target, impl="torch")
+    halved = max_sup_cross_entropy(logits / 2, target, impl="torch")
+    half = logits / 2
+    streams = torch.cuda.Stream(), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    losses = []
+    for _ in range(50):
+        for stream, z in zip(streams, (logits, half), strict=True):
+            with torch.cuda.stream(stream):
+                losses.append(max_sup_cross_entropy(z, target, impl="triton"))
+    torch.cuda.synchronize()
+    losses = torch.stack(losses).unflatten(0, (-1, 2))
+    assert_close(losses[0], torch.stack([expected, halved]), rtol=2e-6, atol=0)
+    assert (losses == losses[0]).all()  # the same to the last bit, whichever program came last

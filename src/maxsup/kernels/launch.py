@@ -12,7 +12,7 @@ import triton
 from torch import Tensor
 
 from maxsup.kernels.choice import Terms
-from maxsup.kernels.loss_kernels import finish_kernel, scale_kernel, tile_kernel, weights_kernel
+from maxsup.kernels.loss_kernels import scale_kernel, tile_kernel, weights_kernel
 from maxsup.kernels.stream_kernel import stream_kernel
 from maxsup.methods.common import Number
 
@@ -110,6 +110,7 @@ def losses_and_gradient(
     gradient: Tensor | None,
     upstream: Tensor | None = None,
     plan: Plan | None = None,
+    keep_counter: bool = True,
 ) -> None:
     """Runs the kernels over logits (N, K) whose columns are adjacent.
 
@@ -120,6 +121,7 @@ def losses_and_gradient(
         gradient: is given the gradient, (N, K) contiguous; it may be `logits` itself. None to leave it.
         upstream: gradient of the loss, (N,) or (); None for 1.
         plan: None for the one of `plan_of`.
+        keep_counter: whether the counter of a sum's programs may be kept for the next launch (see `_counter`).
     """
     n, classes = logits.shape
     device, terms = logits.device, rows.terms
@@ -128,7 +130,8 @@ def losses_and_gradient(
         plan = plan_of(classes, logits.element_size(), layout)
     programs = max(1, min(-(-n // plan.rows), plan.programs * multiprocessors(device)))
     summed = loss is not None and loss.dim() == 0
-    sums = torch.empty(programs + 1, dtype=torch.float32, device=device) if summed else loss
+    sums = torch.empty(programs, dtype=torch.float32, device=device) if summed else None
+    counter = _counter(device, keep_counter) if summed else None
     kind, divisor = _divisor(rows, n, classes, device, FEW_TARGETS_OF_A_STREAM if plan.stream else FEW_TARGETS)
     options: dict[str, Any] = {"num_warps": plan.warps, "num_stages": 1, "maxnreg": plan.registers, "AHEAD": plan.ahead}
     if plan.stream:
@@ -142,7 +145,9 @@ def losses_and_gradient(
         gradient,
         rows.target,
         rows.weight,
+        loss,
         sums,
+        counter,
         divisor,
         upstream,
         _argument(terms.max_sup),
@@ -168,8 +173,23 @@ def losses_and_gradient(
         INPLACE=gradient is not None and gradient.data_ptr() == logits.data_ptr(),
         **options,
     )
-    if summed:
-        finish_kernel[(1,)](sums, loss, programs, BLOCK=1024)
+
+
+_counters: dict[tuple[torch.device, int], Tensor] = {}
+
+
+def _counter(device: torch.device, keep: bool) -> Tensor:
+    """Counts the programs that are done, so that the last one finishes the sum; an int32 0, and 0 again afterwards.
+
+    One is kept per stream, whose launches come one after another. A CUDA graph may run beside others, so its launches
+    have each their own, and so have compiled ones, whose memory the compiler manages.
+    """
+    if not keep or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        return torch.zeros((), dtype=torch.int32, device=device)
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    if (device, stream) not in _counters:
+        _counters[device, stream] = torch.zeros((), dtype=torch.int32, device=device)
+    return _counters[device, stream]
 
 
 def scale_(gradient: Tensor, upstream: Tensor) -> None:

@@ -21,8 +21,8 @@ The exponentials are 2^(z log2 e − m log2 e) by one fused multiply-add, the se
 row's exponents by `_rounding`, which cancels in q and is subtracted from L.
 
 Shapes of what the pointers point to: logits (rows, CLASSES) with adjacent columns, gradient (rows, CLASSES) without
-gaps, target (rows,), weight (CLASSES,), upstream (rows,) or () with a stride of 0, loss (rows,), or with LOSS = "sum"
-partial sums (programs,) and the divisor after them. A strength is a number or the pointer to one.
+gaps, target (rows,), weight (CLASSES,), upstream (rows,) or () with a stride of 0, loss (rows,) or with LOSS = "sum"
+(), and then sums (programs,) and counter (), which is 0. A strength is a number or the pointer to one.
 """
 
 import triton
@@ -184,9 +184,24 @@ def _edges(head, groups, CLASSES: tl.constexpr, VECTOR: tl.constexpr):
     return column, tl.where(edge < VECTOR, edge < head[:, None], column < CLASSES)
 
 
+@triton.jit
+def _finish(loss, sums, counter, total, bottom):
+    """The last program to arrive adds up what all have left, in the programs' order, and divides it into the loss."""
+    programs = tl.num_programs(0)
+    tl.store(sums + tl.program_id(0), total)
+    tl.debug_barrier()  # whichever thread stored the sum, it did so before the counter tells
+    if tl.atomic_add(counter, 1, sem="acq_rel") == programs - 1:
+        totals = tl.zeros((1024,), tl.float32)
+        for first in range(0, programs, 1024):
+            index = first + tl.arange(0, 1024)
+            totals += tl.load(sums + index, mask=index < programs, other=0.0, cache_modifier=".cg")
+        tl.store(loss, (tl.sum(totals, 0) / bottom).to(loss.dtype.element_ty))
+        tl.store(counter, 0)  # for the next launch
+
+
 @triton.jit(do_not_specialize=["rows", "logits_stride", "upstream_stride", "ignore_index"])
 def tile_kernel(
-    logits, gradient, target, weight, loss, divisor, upstream,
+    logits, gradient, target, weight, loss, sums, counter, divisor, upstream,
     alpha, smoothing, penalty, z_loss,
     rows, logits_stride, upstream_stride, ignore_index,
     CLASSES: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
@@ -203,7 +218,7 @@ def tile_kernel(
     step = programs * ROWS
     group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
     column = group[None, :, None] * VECTOR + lane[None, None, :]
-    sums = tl.zeros((ROWS,), tl.float32)
+    row_losses = tl.zeros((ROWS,), tl.float32)
     row = program * ROWS + tl.arange(0, ROWS)
     y = tl.load(target + row, mask=row < rows, other=0).to(tl.int64)
     y_next = tl.load(target + row + step, mask=row + step < rows, other=0).to(tl.int64)
@@ -287,7 +302,7 @@ def tile_kernel(
         if LOSS == "rows":
             tl.store(loss + row, row_loss.to(loss.dtype.element_ty), mask=inside)
         elif LOSS == "sum":
-            sums += row_loss
+            row_losses += row_loss
 
         if gradient is not None:
             factor = factor * scale
@@ -353,19 +368,7 @@ def tile_kernel(
                 )
         y, y_next = y_next, y_after
     if LOSS == "sum":
-        tl.store(loss + program, tl.sum(sums, 0))
-        if program == 0:
-            tl.store(loss + programs, bottom)
-
-
-@triton.jit(do_not_specialize=["count"])
-def finish_kernel(sums, loss, count, BLOCK: tl.constexpr):
-    """loss = sum of the `count` partial sums / the divisor, which comes after them."""
-    total = tl.zeros((BLOCK,), tl.float32)
-    for first in range(0, count, BLOCK):
-        index = first + tl.arange(0, BLOCK)
-        total += tl.load(sums + index, mask=index < count, other=0.0)
-    tl.store(loss, (tl.sum(total, 0) / tl.load(sums + count)).to(loss.dtype.element_ty))
+        _finish(loss, sums, counter, tl.sum(row_losses, 0), bottom)
 
 
 @triton.jit(do_not_specialize=["count"])

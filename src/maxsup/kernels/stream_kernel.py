@@ -11,7 +11,7 @@ rest.
 import triton
 import triton.language as tl
 
-from maxsup.kernels.loss_kernels import INFINITY, LOG2_E, _divisor, _exp, _inside, _number, _row_terms
+from maxsup.kernels.loss_kernels import INFINITY, LOG2_E, _divisor, _exp, _finish, _inside, _number, _row_terms
 
 
 @triton.jit
@@ -74,7 +74,7 @@ def _first_chunk(
 
 @triton.jit(do_not_specialize=["rows", "logits_stride", "upstream_stride", "ignore_index"])
 def stream_kernel(
-    logits, gradient, target, weight, loss, divisor, upstream,
+    logits, gradient, target, weight, loss, sums, counter, divisor, upstream,
     alpha, smoothing, penalty, z_loss,
     rows, logits_stride, upstream_stride, ignore_index,
     CLASSES: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
@@ -92,7 +92,7 @@ def stream_kernel(
     group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
     edge = tl.arange(0, 2 * VECTOR)
     tile = group[:, None] * VECTOR + lane[None, :]
-    sums = 0.0
+    row_losses = 0.0
     y = _target(target, program, rows, ignore_index)
     x = _first_chunk(logits, program, y, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES, KEEP)
     bottom = _divisor(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS, 4096)
@@ -193,7 +193,7 @@ def stream_kernel(
         if LOSS == "rows":
             tl.store(loss + row, row_loss.to(loss.dtype.element_ty))
         elif LOSS == "sum":
-            sums += row_loss
+            row_losses += row_loss
 
         if gradient is not None:
             factor = factor / bottom
@@ -276,6 +276,4 @@ def stream_kernel(
             )  # fmt: skip
         x, y = ahead, y_next
     if LOSS == "sum":
-        tl.store(loss + program, sums)
-        if program == 0:
-            tl.store(loss + programs, bottom)
+        _finish(loss, sums, counter, row_losses, bottom)
