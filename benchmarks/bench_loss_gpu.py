@@ -260,12 +260,13 @@ def plans(k: int, size: int, layout: launch.Layout) -> list[launch.Plan]:
     tiles: list[tuple[int, int, int, int]] = []
     if columns <= 256:
         tiles = [(2, 1, 28, 72), (2, 1, 24, 80), (4, 1, 24, 80), (4, 1, 20, 96), (4, 1, 18, 112), (4, 1, 16, 128)]
-        tiles += [(8, 1, 12, 168), (8, 1, 16, 128), (8, 2, 10, 96), (8, 2, 8, 128), (16, 2, 6, 168), (4, 2, 16, 64)]
+        tiles += [(8, 1, 13, 152), (8, 1, 16, 128), (8, 2, 10, 96), (8, 2, 8, 128), (16, 2, 6, 168), (4, 2, 16, 64)]
+        tiles += [(2, 2, 16, 56), (8, 4, 8, 64), (1, 1, 32, 64)]
     elif columns <= 2048:
         tiles = [(1, 1, 12, 168), (1, 1, 16, 128), (1, 1, 20, 96), (1, 2, 12, 80), (1, 2, 10, 96), (1, 2, 8, 128)]
         tiles += [(2, 2, 6, 168), (2, 2, 8, 128), (2, 2, 10, 96), (2, 1, 8, 255), (2, 4, 5, 96), (1, 4, 6, 80)]
     for rows, warps, programs, registers in tiles:
-        found.append(launch.Plan(rows, groups, 1, warps, programs, registers=registers))
+        found.append(launch.Plan(rows, groups, 1, warps, programs, registers))
     if k * size > 32768:
         # Bytes of a chunk, warps, programs.
         cuts = [
@@ -280,8 +281,9 @@ def plans(k: int, size: int, layout: launch.Layout) -> list[launch.Plan]:
         cuts += [(16384, 16, 1), (16384, 16, 2)]
         for chunk, warps, programs in cuts:
             found.append(launch.stream_plan(k, layout, chunk // size, warps=warps, programs=programs))
-        found += [dataclasses.replace(plan, ahead=False) for plan in found[2:6]]
-        found += [dataclasses.replace(plan, keep="") for plan in found[2:5]]
+        first = found[2:5]
+        found += [dataclasses.replace(plan, ahead=False) for plan in first]
+        found += [dataclasses.replace(plan, keep="") for plan in first]
     return list(dict.fromkeys(found))
 
 

@@ -218,6 +218,26 @@ def test_autocast_gives_a_float32_loss():
     assert_close(loss, expected)
 
 
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("k", [2, 5, 37, 100, 1000, 4097, 8192, 16384, 32000, 50257, 131072, 262144])
+def test_cuts_hold_a_row_and_fit_a_multiprocessor(k, size):
+    logits = torch.empty(2, k, dtype={2: torch.bfloat16, 4: torch.float32}[size])
+    layout = launch.layout_of(logits)
+    assert layout == {
+        37: launch.Layout(16 // size, True),
+        4097: launch.Layout(16 // size, True),
+        50257: launch.Layout(16 // size, True),
+        100: launch.Layout(4, False),
+        5: launch.Layout(1, False),
+        2: launch.Layout(2, False),
+    }.get(k, launch.Layout(16 // size, False))
+    plan = launch.plan_of(k, size, layout)
+    assert plan.stream == (k * size > 32768)
+    assert plan.groups * plan.chunks * layout.vector >= k - (2 * layout.vector - 2 if layout.edges else 0)
+    assert (plan.groups * (plan.chunks - 1)) * layout.vector < k
+    assert plan.programs * plan.warps * 32 * plan.registers <= 65536
+
+
 # From here on a GPU is what is tested.
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(DEVICE != "cuda", reason="needs a CUDA device")

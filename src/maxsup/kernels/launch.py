@@ -20,6 +20,7 @@ VECTOR_BYTES = 16
 PARTIALS = 512  # programs that add up the targets' weights
 FEW_TARGETS = 2048  # so many every program adds up for itself, which saves a launch
 FEW_TARGETS_OF_A_STREAM = 16384  # whose programs are few and large
+REGISTERS = 65536  # of a multiprocessor
 LONG_ROW_BYTES = 32768  # longer rows are streamed
 
 
@@ -51,9 +52,9 @@ class Plan:
     chunks: int
     warps: int
     programs: int  # per multiprocessor
+    registers: int | None = None  # at most, per thread
     ahead: bool = True  # loads the next rows before it computes these
     stream: bool = False
-    registers: int | None = None  # at most, per thread
     keep: str = "evict_last"  # of a stream's first loop
 
 
@@ -72,26 +73,30 @@ def layout_of(logits: Tensor) -> Layout:
 
 @functools.lru_cache(maxsize=256)
 def plan_of(classes: int, size: int, layout: Layout) -> Plan:
-    """The cut for K classes of `size` bytes, from what `benchmarks/bench_loss_gpu.py --tune` found on an H100."""
+    """The cut for K classes of `size` bytes.
+
+    16 warps of a multiprocessor with 32 logits a thread: with those `benchmarks/bench_loss_gpu.py --tune` came within
+    1% of the fastest cut on an H100 (Triton 3.6) for rows of 1000 and of 32000 classes and more. Short rows take fewer
+    logits a thread, and float32 takes fewer warps, whose registers have to hold the next rows as well.
+    """
     vectors = -(-classes // layout.vector)
     columns = triton.next_power_of_2(vectors) * layout.vector
     if classes * size > LONG_ROW_BYTES:
-        if classes * size > 2 * LONG_ROW_BYTES and layout.edges:
-            return stream_plan(classes, layout, 16384 // size, warps=8, programs=2)
-        return stream_plan(classes, layout, 32768 // size, warps=16, programs=1)
+        # Two rows of a multiprocessor fill each other's waits as long as the cache holds all that are in flight.
+        halves = 2 if LONG_ROW_BYTES * 2 < classes * size <= LONG_ROW_BYTES * 4 else 1
+        return stream_plan(classes, layout, 32768 // size // halves, warps=16 // halves, programs=halves)
     rows, warps = max(1, 512 // columns), max(1, columns // 1024)
-    # Registers for 1024 logits a warp and the next ones; 65536 of a multiprocessor set the programs.
+    # Enough for 1024 logits a warp and the next ones.
     registers = 112 if columns <= 256 else 128 if size == 2 else 168
-    return Plan(
-        rows, columns // layout.vector, 1, warps, max(1, 65536 // (registers * 32 * warps)), registers=registers
-    )
+    return Plan(rows, columns // layout.vector, 1, warps, max(1, REGISTERS // (registers * 32 * warps)), registers)
 
 
 def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, programs: int) -> Plan:
-    """Rows in chunks of `columns`."""
+    """Rows in chunks of `columns`, with as many registers as let all the programs run at once."""
     groups = columns // layout.vector
     chunks = -(-(classes // layout.vector) // groups)
-    return Plan(1, groups, chunks, warps, programs, stream=True)
+    registers = min(255, REGISTERS // (programs * warps * 32) // 8 * 8)  # they are given out by eights
+    return Plan(1, groups, chunks, warps, programs, registers, stream=True)
 
 
 @functools.cache
@@ -195,7 +200,7 @@ def _counter(device: torch.device, keep: bool) -> Tensor:
 def scale_(gradient: Tensor, upstream: Tensor) -> None:
     """gradient *= upstream for a contiguous gradient and an upstream of one element; free where that is 1."""
     count, block = gradient.numel(), 4096
-    programs = max(1, min(-(-count // block), 8 * multiprocessors(gradient.device)))
+    programs = max(1, min(-(-count // block), 4 * multiprocessors(gradient.device)))
     scale_kernel[(programs,)](gradient, upstream, count, BLOCK=block, num_warps=8)
 
 
