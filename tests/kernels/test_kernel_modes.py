@@ -380,5 +380,5 @@ def test_gpu_sums_on_two_streams_at_once_are_their_own():
                 losses.append(max_sup_cross_entropy(z, target, impl="triton"))
     torch.cuda.synchronize()
     losses = torch.stack(losses).unflatten(0, (-1, 2))
-    assert_close(losses[0], torch.stack([expected, halved]), rtol=2e-6, atol=0)
+    assert_close(losses[0], torch.stack([expected, halved]), rtol=1e-5, atol=0)
     assert (losses == losses[0]).all()  # the same to the last bit, whichever program came last
