@@ -15,10 +15,14 @@ first rows. After each size the tables are written to OUT.md and OUT.json.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -247,90 +251,111 @@ def parse(size: str) -> tuple[int, int, torch.dtype]:
 
 
 def plans(k: int, size: int, layout: launch.Layout) -> list[launch.Plan]:
-    """The cuts that `--tune` tries."""
-    vectors = -(-k // layout.vector)
-    groups = triton.next_power_of_2(vectors)
+    """The cuts that `--tune` tries, the default first."""
+    default = launch.plan_of(k, size, layout)
+    groups = triton.next_power_of_2(-(-k // layout.vector))
     columns = groups * layout.vector
-    found = [launch.plan_of(k, size, layout)]
-    if columns <= 4096:
-        for logits in (256, 512, 1024, 2048, 4096):  # per warp
-            for warps in (1, 2, 4, 8):
-                rows = logits * warps // columns
-                if rows < 1 or (warps > 1 and rows > 8):
-                    continue
-                found.append(launch.Plan(rows, groups, 1, warps, 1 << 20))  # as many programs as tiles
-                for resident in (8, 12, 16, 24, 32, 48):  # warps of a multiprocessor
-                    registers = min(255, 65536 // (resident * 32) // 8 * 8)
-                    # A thread has about 1.5 registers per logit and 40 more.
-                    if resident % warps == 0 and resident // warps <= 32 and logits / 32 + 30 < registers:
-                        if resident == 8 and registers / 2 > logits / 32 * 2 + 60:
-                            continue  # it could have more
-                        found.append(launch.Plan(rows, groups, 1, warps, resident // warps, registers=registers))
-    elif columns * size <= 131072:
-        for warps in (8, 16, 32):
-            if columns // warps // 32 <= 64:
-                found.append(launch.Plan(1, groups, 1, warps, max(1, 32 // warps)))
-                found.append(launch.Plan(1, groups, 1, warps, max(1, 16 // warps)))
-    if columns * size > 16384:
-        cuts = [(4096, 4, 4), (4096, 4, 2), (8192, 8, 1), (8192, 8, 2), (8192, 8, 3), (8192, 16, 2), (16384, 16, 1)]
-        cuts += [(16384, 16, 2), (16384, 8, 2), (16384, 8, 1), (32768, 32, 1), (32768, 16, 1), (16384, 32, 1)]
+    found = [default, dataclasses.replace(default, ahead=not default.ahead)]
+    # Rows, warps, programs of a multiprocessor, registers of a thread.
+    tiles: list[tuple[int, int, int, int]] = []
+    if columns <= 256:
+        tiles = [(2, 1, 28, 72), (2, 1, 24, 80), (4, 1, 24, 80), (4, 1, 20, 96), (4, 1, 18, 112), (4, 1, 16, 128)]
+        tiles += [(8, 1, 13, 152), (8, 1, 16, 128), (8, 2, 10, 96), (8, 2, 8, 128), (16, 2, 6, 168), (4, 2, 16, 64)]
+        tiles += [(2, 2, 16, 56), (8, 4, 8, 64), (1, 1, 32, 64)]
+    elif columns <= 2048:
+        tiles = [(1, 1, 12, 168), (1, 1, 16, 128), (1, 1, 20, 96), (1, 2, 12, 80), (1, 2, 10, 96), (1, 2, 8, 128)]
+        tiles += [(2, 2, 6, 168), (2, 2, 8, 128), (2, 2, 10, 96), (2, 1, 8, 255), (2, 4, 5, 96), (1, 4, 6, 80)]
+    for rows, warps, programs, registers in tiles:
+        found.append(launch.Plan(rows, groups, 1, warps, programs, registers))
+    if k * size > 32768:
+        # Bytes of a chunk, warps, programs.
+        cuts = [
+            (32768, 16, 1),
+            (16384, 8, 2),
+            (8192, 4, 4),
+            (32768, 8, 1),
+            (16384, 4, 3),
+            (16384, 4, 2),
+            (65536, 16, 1),
+        ]
+        cuts += [(16384, 16, 1), (16384, 16, 2)]
         for chunk, warps, programs in cuts:
-            for stages in (1, 2) if chunk <= 16384 else (1,):
-                if chunk < 2 * k:
-                    found.append(
-                        launch.stream_plan(k, layout, chunk * 2 // size, warps=warps, programs=programs, stages=stages)
-                    )
-        found += [dataclasses.replace(plan, keep="") for plan in found if plan.stream and plan.stages == 1]
+            found.append(launch.stream_plan(k, layout, chunk // size, warps=warps, programs=programs))
+        first = found[2:5]
+        found += [dataclasses.replace(plan, ahead=False) for plan in first]
+        found += [dataclasses.replace(plan, keep="") for plan in first]
     return list(dict.fromkeys(found))
 
 
-def tune(size: str, bandwidth: float, seconds: float, compile_only: bool) -> None:
+def compile_ahead(sizes: list[str]) -> None:
+    """Fills Triton's cache with the cuts of `--tune` by as many processes as there are cores."""
+    workers = min(16, os.cpu_count() or 1)
+    commands = [
+        [sys.executable, __file__, "--tune", "--part", str(part), str(workers), "--sizes", *sizes]
+        for part in range(workers)
+    ]
+    processes = [subprocess.Popen(command) for command in commands]
+    if sum(process.wait() != 0 for process in processes):
+        print("not every cut was compiled ahead", flush=True)
+
+
+def tune(size: str, bandwidth: float, seconds: float, part: tuple[int, int] | None) -> None:
     n, k, dtype = parse(size)
-    if compile_only:
-        n = min(n, 4096)
+    if part:  # compiles only: few rows, and as many as leave the kernel the same
+        n = min(n, 4096, max(64, (1 << 24) // k))
     runner = Runner(n, k, dtype)
     logits = runner.logits
-    floor = 2 * n * k * logits.element_size() / bandwidth * 1e3
     gradient = torch.empty_like(logits)
     loss = torch.empty((), device="cuda")
     rows = launch.Rows(runner.target, None, -100, Terms(max_sup=ALPHA), None)
+    layout = launch.layout_of(logits)
+    tried = plans(k, logits.element_size(), layout)
+    run = partial(launch.losses_and_gradient, logits, rows, loss=loss, gradient=gradient)
+    failures = (triton.runtime.errors.OutOfResources, RuntimeError)
+    if part:
+        for plan in tried[part[0] :: part[1]]:
+            with contextlib.suppress(*failures):  # the run that counts tells them
+                run(plan=plan)
+        torch.cuda.synchronize()
+        return
+
+    floor = 2 * n * k * logits.element_size() / bandwidth * 1e3
+
+    def share(function: Callable[[], Any]) -> float:
+        return floor / triton.testing.do_bench(function, warmup=8, rep=40, return_mode="median")
+
     few = max(1, min(n, (1 << 22) // k))
     z = logits[-few:].double().requires_grad_()
     exact = F.cross_entropy(z, runner.target[-few:]) * few / n
     exact = exact + ALPHA * (z.gather(1, z.argmax(1, keepdim=True)).squeeze(1) - z.mean(1)).sum() / n
     (exact_gradient,) = torch.autograd.grad(exact, z)
-    layout = launch.layout_of(logits)
-    print(f"{size}: limit {floor:.3f} ms, {layout}", flush=True)
+    del z, exact
+    print(f"{size}: limit {floor:.3f} ms, {layout}; a copy of this size {share(lambda: gradient.copy_(logits)):.1%}")
     begin = time.perf_counter()
     results = []
-    tried = plans(k, logits.element_size(), layout)
     for plan in tried:
         if time.perf_counter() - begin > seconds:
             print(f"  stopped after {len(results)} of {len(tried)} cuts", flush=True)
             break
-        run = partial(launch.losses_and_gradient, logits, rows, loss=loss, gradient=gradient, plan=plan)
         gradient.fill_(float("nan"))
         try:
-            run()
+            run(plan=plan)
             torch.cuda.synchronize()
-        except (triton.runtime.errors.OutOfResources, RuntimeError) as error:
-            if compile_only:
-                continue
+        except failures as error:
             print(f"  {short(plan)}: {type(error).__name__} {str(error)[:80]}", flush=True)
             continue
-        if compile_only:
-            continue
         error = float((gradient[-few:].double() - exact_gradient).norm() / exact_gradient.norm())
-        milliseconds = triton.testing.do_bench(run, warmup=5, rep=30, return_mode="median")
-        results.append((floor / milliseconds, short(plan), error))
-    for share, text, error in sorted(results, reverse=True):
-        print(f"  {share:6.1%}  {text}  error {error:.1e}", flush=True)
-    if compile_only:
-        return
-    none = torch.empty((n,), device="cuda")
-    forward = partial(launch.losses_and_gradient, logits, rows, loss=none, gradient=None)
-    milliseconds = triton.testing.do_bench(forward, warmup=5, rep=30, return_mode="median")
-    print(f"  loss alone, default cut: {floor / 2 / milliseconds:.1%} of one read", flush=True)
+        results.append((share(partial(run, plan=plan)), plan, error))
+    results.sort(key=lambda result: -result[0])
+    for part_of_limit, plan, error in results:
+        print(f"  {part_of_limit:6.1%}  {short(plan)}  error {error:.1e}", flush=True)
+    # What holds the best cut back: the launches around it, or what it writes.
+    plan = results[0][1]
+    divided = dataclasses.replace(rows, divisor=float(n))
+    alone = share(lambda: launch.losses_and_gradient(logits, divided, loss=None, gradient=gradient, plan=plan))
+    each = torch.empty((n,), device="cuda")
+    reads = share(lambda: launch.losses_and_gradient(logits, rows, loss=each, gradient=None, plan=plan)) / 2
+    print(f"  the best cut: gradient alone, one launch {alone:.1%}; loss alone {reads:.1%} of one read", flush=True)
 
 
 def short(plan: launch.Plan) -> str:
@@ -346,8 +371,14 @@ def main() -> None:
     parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=list(LOSSES))
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--seconds", type=float, default=60, help="of --tune, per size, about")
-    parser.add_argument("--compile-only", action="store_true", help="fill Triton's cache for --tune, and end")
+    parser.add_argument("--part", type=int, nargs=2, help="compile this part of the cuts of --tune, and end: I of N")
     arguments = parser.parse_args()
+    if arguments.part:
+        for size in arguments.sizes:
+            tune(size, 1.0, arguments.seconds, tuple(arguments.part))
+        return
+    if arguments.tune:
+        compile_ahead(arguments.sizes)
     bandwidth = copy_bandwidth()
     machine = {
         "device": torch.cuda.get_device_name(),
@@ -360,7 +391,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for size in arguments.sizes:
         if arguments.tune:
-            tune(size, bandwidth, arguments.seconds, arguments.compile_only)
+            tune(size, bandwidth, arguments.seconds, None)
         else:
             rows += measure(size, arguments.losses, bandwidth)
             if arguments.out:

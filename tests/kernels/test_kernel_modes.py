@@ -218,6 +218,26 @@ def test_autocast_gives_a_float32_loss():
     assert_close(loss, expected)
 
 
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("k", [2, 5, 37, 100, 1000, 4097, 8192, 16384, 32000, 50257, 131072, 262144])
+def test_cuts_hold_a_row_and_fit_a_multiprocessor(k, size):
+    logits = torch.empty(2, k, dtype={2: torch.bfloat16, 4: torch.float32}[size])
+    layout = launch.layout_of(logits)
+    assert layout == {
+        37: launch.Layout(16 // size, True),
+        4097: launch.Layout(16 // size, True),
+        50257: launch.Layout(16 // size, True),
+        100: launch.Layout(4, False),
+        5: launch.Layout(1, False),
+        2: launch.Layout(2, False),
+    }.get(k, launch.Layout(16 // size, False))
+    plan = launch.plan_of(k, size, layout)
+    assert plan.stream == (k * size > 32768)
+    assert plan.groups * plan.chunks * layout.vector >= k - (2 * layout.vector - 2 if layout.edges else 0)
+    assert (plan.groups * (plan.chunks - 1)) * layout.vector < k
+    assert plan.programs * plan.warps * 32 * plan.registers <= 65536
+
+
 # From here on a GPU is what is tested.
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(DEVICE != "cuda", reason="needs a CUDA device")
@@ -342,3 +362,23 @@ def test_gpu_gradient_scaler_keeps_small_float16_gradients():
     (exact,) = torch.autograd.grad(F.cross_entropy(z, target) + 0.1 * (z.max(1).values - z.mean(1)).mean(), z)
     assert (gradient.double() / 65536 - exact).norm() / exact.norm() < 1e-3
     assert ((gradient == 0) & (exact != 0)).double().mean() < 1e-3
+
+
+@gpu
+@needs_gpu
+def test_gpu_sums_on_two_streams_at_once_are_their_own():
+    logits, target = logits_and_target(20_000, 100)
+    expected = max_sup_cross_entropy(logits, target, impl="torch")
+    halved = max_sup_cross_entropy(logits / 2, target, impl="torch")
+    half = logits / 2
+    streams = torch.cuda.Stream(), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    losses = []
+    for _ in range(50):
+        for stream, z in zip(streams, (logits, half), strict=True):
+            with torch.cuda.stream(stream):
+                losses.append(max_sup_cross_entropy(z, target, impl="triton"))
+    torch.cuda.synchronize()
+    losses = torch.stack(losses).unflatten(0, (-1, 2))
+    assert_close(losses[0], torch.stack([expected, halved]), rtol=1e-5, atol=0)
+    assert (losses == losses[0]).all()  # the same to the last bit, whichever program came last

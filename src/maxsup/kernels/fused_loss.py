@@ -196,7 +196,7 @@ def _fused_loss_op(
 ) -> Tensor:
     rows = _rows_of_arguments(target, weight, values, numbers, used, strict, ignore_index)
     loss = _loss_of(logits, reduction, dtype)
-    losses_and_gradient(logits, rows, loss=loss, gradient=None)
+    losses_and_gradient(logits, rows, loss=loss, gradient=None, keep_counter=False)
     return loss
 
 

@@ -12,14 +12,16 @@ import triton
 from torch import Tensor
 
 from maxsup.kernels.choice import Terms
-from maxsup.kernels.loss_kernels import finish_kernel, scale_kernel, tile_kernel, weights_kernel
+from maxsup.kernels.loss_kernels import scale_kernel, tile_kernel, weights_kernel
 from maxsup.kernels.stream_kernel import stream_kernel
 from maxsup.methods.common import Number
 
 VECTOR_BYTES = 16
-PARTIALS = 64  # programs that add up the targets' weights
+PARTIALS = 512  # programs that add up the targets' weights
 FEW_TARGETS = 2048  # so many every program adds up for itself, which saves a launch
-LONG_ROW_BYTES = 65536  # longer rows are streamed
+FEW_TARGETS_OF_A_STREAM = 16384  # whose programs are few and large
+REGISTERS = 65536  # of a multiprocessor
+LONG_ROW_BYTES = 32768  # longer rows are streamed
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Plan:
     chunks: int
     warps: int
     programs: int  # per multiprocessor
-    stages: int = 1
-    stream: bool = False
     registers: int | None = None  # at most, per thread
+    ahead: bool = True  # loads the next rows before it computes these
+    stream: bool = False
     keep: str = "evict_last"  # of a stream's first loop
 
 
@@ -71,23 +73,30 @@ def layout_of(logits: Tensor) -> Layout:
 
 @functools.lru_cache(maxsize=256)
 def plan_of(classes: int, size: int, layout: Layout) -> Plan:
-    """The cut for K classes of `size` bytes; the figures are those that ran fastest on an H100."""
+    """The cut for K classes of `size` bytes.
+
+    16 warps of a multiprocessor with 32 logits a thread: with those `benchmarks/bench_loss_gpu.py --tune` came within
+    1% of the fastest cut on an H100 (Triton 3.6) for rows of 1000 and of 32000 classes and more. Short rows take fewer
+    logits a thread, and float32 takes fewer warps, whose registers have to hold the next rows as well.
+    """
     vectors = -(-classes // layout.vector)
     columns = triton.next_power_of_2(vectors) * layout.vector
     if classes * size > LONG_ROW_BYTES:
-        return stream_plan(classes, layout, 32768 // size, warps=8, programs=2)
-    rows = max(1, 1024 // columns)
-    warps = min(max(1, columns // 1024), 32)
-    return Plan(
-        rows, columns // layout.vector, 1, warps, programs=max(1, 16 // warps), registers=128 if warps < 32 else 64
-    )
+        # Two rows of a multiprocessor fill each other's waits as long as the cache holds all that are in flight.
+        halves = 2 if LONG_ROW_BYTES * 2 < classes * size <= LONG_ROW_BYTES * 4 else 1
+        return stream_plan(classes, layout, 32768 // size // halves, warps=16 // halves, programs=halves)
+    rows, warps = max(1, 512 // columns), max(1, columns // 1024)
+    # Enough for 1024 logits a warp and the next ones.
+    registers = 112 if columns <= 256 else 128 if size == 2 else 168
+    return Plan(rows, columns // layout.vector, 1, warps, max(1, REGISTERS // (registers * 32 * warps)), registers)
 
 
-def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, programs: int, stages: int = 1) -> Plan:
-    """Rows in chunks of `columns`."""
+def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, programs: int) -> Plan:
+    """Rows in chunks of `columns`, with as many registers as let all the programs run at once."""
     groups = columns // layout.vector
     chunks = -(-(classes // layout.vector) // groups)
-    return Plan(1, groups, chunks, warps, programs, stages, stream=True)
+    registers = min(255, REGISTERS // (programs * warps * 32) // 8 * 8)  # they are given out by eights
+    return Plan(1, groups, chunks, warps, programs, registers, stream=True)
 
 
 @functools.cache
@@ -106,6 +115,7 @@ def losses_and_gradient(
     gradient: Tensor | None,
     upstream: Tensor | None = None,
     plan: Plan | None = None,
+    keep_counter: bool = True,
 ) -> None:
     """Runs the kernels over logits (N, K) whose columns are adjacent.
 
@@ -116,6 +126,7 @@ def losses_and_gradient(
         gradient: is given the gradient, (N, K) contiguous; it may be `logits` itself. None to leave it.
         upstream: gradient of the loss, (N,) or (); None for 1.
         plan: None for the one of `plan_of`.
+        keep_counter: whether the counter of a sum's programs may be kept for the next launch (see `_counter`).
     """
     n, classes = logits.shape
     device, terms = logits.device, rows.terms
@@ -124,12 +135,13 @@ def losses_and_gradient(
         plan = plan_of(classes, logits.element_size(), layout)
     programs = max(1, min(-(-n // plan.rows), plan.programs * multiprocessors(device)))
     summed = loss is not None and loss.dim() == 0
-    sums = torch.empty(programs + 1, dtype=torch.float32, device=device) if summed else loss
-    kind, divisor = _divisor(rows, n, classes, device)
-    options: dict[str, Any] = {"num_warps": plan.warps, "num_stages": 1, "maxnreg": plan.registers}
+    sums = torch.empty(programs, dtype=torch.float32, device=device) if summed else None
+    counter = _counter(device, keep_counter) if summed else None
+    kind, divisor = _divisor(rows, n, classes, device, FEW_TARGETS_OF_A_STREAM if plan.stream else FEW_TARGETS)
+    options: dict[str, Any] = {"num_warps": plan.warps, "num_stages": 1, "maxnreg": plan.registers, "AHEAD": plan.ahead}
     if plan.stream:
         kernel = stream_kernel
-        options |= {"CHUNKS": plan.chunks, "STAGES": plan.stages, "KEEP": plan.keep}
+        options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep}
     else:
         kernel = tile_kernel
         options |= {"ROWS": plan.rows}
@@ -138,7 +150,9 @@ def losses_and_gradient(
         gradient,
         rows.target,
         rows.weight,
+        loss,
         sums,
+        counter,
         divisor,
         upstream,
         _argument(terms.max_sup),
@@ -164,24 +178,39 @@ def losses_and_gradient(
         INPLACE=gradient is not None and gradient.data_ptr() == logits.data_ptr(),
         **options,
     )
-    if summed:
-        finish_kernel[(1,)](sums, loss, programs, BLOCK=1024)
+
+
+_counters: dict[tuple[torch.device, int], Tensor] = {}
+
+
+def _counter(device: torch.device, keep: bool) -> Tensor:
+    """Counts the programs that are done, so that the last one finishes the sum; an int32 0, and 0 again afterwards.
+
+    One is kept per stream, whose launches come one after another. A CUDA graph may run beside others, so its launches
+    have each their own, and so have compiled ones, whose memory the compiler manages.
+    """
+    if not keep or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        return torch.zeros((), dtype=torch.int32, device=device)
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    if (device, stream) not in _counters:
+        _counters[device, stream] = torch.zeros((), dtype=torch.int32, device=device)
+    return _counters[device, stream]
 
 
 def scale_(gradient: Tensor, upstream: Tensor) -> None:
     """gradient *= upstream for a contiguous gradient and an upstream of one element; free where that is 1."""
     count, block = gradient.numel(), 4096
-    programs = max(1, min(-(-count // block), 8 * multiprocessors(gradient.device)))
+    programs = max(1, min(-(-count // block), 4 * multiprocessors(gradient.device)))
     scale_kernel[(programs,)](gradient, upstream, count, BLOCK=block, num_warps=8)
 
 
-def _divisor(rows: Rows, n: int, classes: int, device: torch.device) -> tuple[str, Number | None]:
+def _divisor(rows: Rows, n: int, classes: int, device: torch.device, few: int) -> tuple[str, Number | None]:
     """The kernel's DIVISOR and the argument to it."""
     if rows.divisor is not None:
         if not isinstance(rows.divisor, Tensor) and rows.divisor == 1:
             return "one", None
         return "number", _argument(rows.divisor)
-    if n <= FEW_TARGETS:
+    if n <= few:
         return "targets", None
     partials = torch.empty(PARTIALS, dtype=torch.float32, device=device)
     weights_kernel[(PARTIALS,)](

@@ -11,20 +11,25 @@ and squares over those, and w the row's weight:
 
 Memory sets the speed, so a row is read in vectors of 16 bytes where its place allows. A tile has the shape (ROWS,
 GROUPS, VECTOR): a vector is what one thread loads at once, and what can be said of a whole vector (whether it is within
-the row, its sum, its maximum) costs a share of an instruction per logit. With EDGES the rows need not begin at a
-multiple of 16 bytes: the vectors cover the inside of a row, and up to VECTOR − 1 logits on either side are an edge.
-The two classes whose gradient is special, y and argmax, are written after the tile, so that no logit is compared with
-them.
+the row, its sum, its maximum) costs a share of an instruction per logit. Triton gives a warp's threads to the rows
+first: with 8 rows a row has 4 threads, which take few steps to reduce it, and what is computed once a row is computed
+for 8 rows at once. With EDGES the rows need not begin at a multiple of 16 bytes: the vectors cover the inside of a row,
+and up to VECTOR − 1 logits on either side are an edge. The two classes whose gradient is special, y and argmax, are
+written after the tile, so that no logit is compared with them.
+
+The exponentials are 2^(z log2 e − m log2 e) by one fused multiply-add, the second product rounded. That shifts all of a
+row's exponents by `_rounding`, which cancels in q and is subtracted from L.
 
 Shapes of what the pointers point to: logits (rows, CLASSES) with adjacent columns, gradient (rows, CLASSES) without
-gaps, target (rows,), weight (CLASSES,), upstream (rows,) or () with a stride of 0, loss (rows,), or with LOSS = "sum"
-partial sums (programs,) and the divisor after them. A strength is a number or the pointer to one.
+gaps, target (rows,), weight (CLASSES,), upstream (rows,) or () with a stride of 0, loss (rows,) or with LOSS = "sum"
+(), and then sums (programs,) and counter (), which is 0. A strength is a number or the pointer to one.
 """
 
 import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
 INFINITY = tl.constexpr(float("inf"))
 
 
@@ -38,8 +43,32 @@ def _number(value):
 
 
 @triton.jit
-def _exp(x):
-    return tl.exp2(x * LOG2_E)
+def _exp(x, base):
+    """exp(x − m) for base = m log2 e, rounded."""
+    return tl.exp2(tl.fma(x, tl.full(x.shape, LOG2_E, tl.float32), -base))
+
+
+@triton.jit
+def _rounding(maximum, base):
+    """What rounding took from `base`."""
+    return tl.fma(maximum, tl.full(maximum.shape, LOG2_E, tl.float32), -base)
+
+
+@triton.jit
+def _inside(row, logits_stride, CLASSES: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr):
+    """Offset of a row; of its whole vectors where they begin, at which column, and how many they are."""
+    offset = tl.cast(row, tl.int64) * logits_stride
+    if EDGES:
+        begin = (offset + (VECTOR - 1)) // VECTOR * VECTOR
+        end = (offset + CLASSES) // VECTOR * VECTOR
+        head = (begin - offset).to(tl.int32)
+        groups = ((end - begin) // VECTOR).to(tl.int32)
+    else:
+        begin = offset
+        head = (offset * 0).to(tl.int32)
+        groups = head + CLASSES // VECTOR
+    # The hint is of the operation that makes `begin`: an argument could not bear it.
+    return offset, tl.multiple_of(begin, VECTOR), head, groups
 
 
 @triton.jit
@@ -69,15 +98,16 @@ def weights_kernel(
 
 @triton.jit
 def _divisor(
-    divisor, target, weight, rows, ignore_index, DIVISOR: tl.constexpr, CLASSES: tl.constexpr, PARTIALS: tl.constexpr
-):
+    divisor, target, weight, rows, ignore_index,
+    DIVISOR: tl.constexpr, CLASSES: tl.constexpr, PARTIALS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """What the sum is divided by, a float32: "one", a "number", or the weights of "targets" or of their "partials"."""
     if DIVISOR == "one":
         result = 1.0
     elif DIVISOR == "number":
         result = _number(divisor)
     elif DIVISOR == "targets":
-        result = _sum_of_weights(target, weight, 0, rows, 1024, ignore_index, CLASSES, 1024)
+        result = _sum_of_weights(target, weight, 0, rows, BLOCK, ignore_index, CLASSES, BLOCK)
     else:
         result = tl.sum(tl.load(divisor + tl.arange(0, PARTIALS)), 0)
     return result
@@ -85,13 +115,13 @@ def _divisor(
 
 @triton.jit
 def _row_terms(
-    maximum, exponentials, total, present, squares, z_y,
+    maximum, base, exponentials, total, present, squares, z_y,
     alpha, smoothing, penalty, z_loss,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
     STRICT: tl.constexpr, CLASSES: tl.constexpr,
 ):  # fmt: skip
     """From the sums over a row: loss, factor of q, factor of −[k = y], share of a present and of an absent class."""
-    log_sum = maximum + tl.log(exponentials)
+    log_sum = maximum + (tl.log2(exponentials) - _rounding(maximum, base)) * LN_2
     mean = total / present
     loss = log_sum - z_y
     slope = tl.full(loss.shape, 1.0, tl.float32)
@@ -122,67 +152,119 @@ def _row_terms(
     return loss, slope, at_target, share, absent_share
 
 
+@triton.jit
+def _load_rows(
+    logits, row, y, rows, logits_stride, ignore_index,
+    CLASSES: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
+):  # fmt: skip
+    """Logits of the inside (ROWS, GROUPS, VECTOR), of the edges (ROWS, 2 VECTOR) and of the targets (ROWS,)."""
+    keep = (row < rows) & (y != ignore_index)
+    known = keep & (y >= 0) & (y < CLASSES)
+    offset, begin, head, groups = _inside(row, logits_stride, CLASSES, VECTOR, EDGES)
+    group = tl.arange(0, GROUPS)
+    column = group[None, :, None] * VECTOR + tl.arange(0, VECTOR)[None, None, :]
+    mask = (group[None, :] < groups[:, None]) & keep[:, None]
+    pointers = logits + begin[:, None, None] + column
+    x = tl.load(pointers, mask=mask[:, :, None], other=0.0, eviction_policy="evict_first")
+    # An index out of range makes loss and gradient NaN.
+    z_y = tl.load(logits + offset + y, mask=known, other=float("nan"))
+    if EDGES:
+        edge_column, on_edge = _edges(head, groups, CLASSES, VECTOR)
+        x_edge = tl.load(logits + offset[:, None] + edge_column, mask=on_edge & keep[:, None], other=-INFINITY)
+    else:
+        x_edge = z_y
+    return x, x_edge, z_y
+
+
+@triton.jit
+def _edges(head, groups, CLASSES: tl.constexpr, VECTOR: tl.constexpr):
+    """Columns (ROWS, 2 VECTOR) before and after the inside, and which of them there are."""
+    edge = tl.arange(0, 2 * VECTOR)[None, :]
+    column = tl.where(edge < VECTOR, edge, (head + groups * VECTOR - VECTOR)[:, None] + edge)
+    return column, tl.where(edge < VECTOR, edge < head[:, None], column < CLASSES)
+
+
+@triton.jit
+def _finish(loss, sums, counter, total, bottom):
+    """The last program to arrive adds up what all have left, in the programs' order, and divides it into the loss."""
+    programs = tl.num_programs(0)
+    tl.store(sums + tl.program_id(0), total)
+    tl.debug_barrier()  # whichever thread stored the sum, it did so before the counter tells
+    if tl.atomic_add(counter, 1, sem="acq_rel") == programs - 1:
+        totals = tl.zeros((1024,), tl.float32)
+        for first in range(0, programs, 1024):
+            index = first + tl.arange(0, 1024)
+            totals += tl.load(sums + index, mask=index < programs, other=0.0, cache_modifier=".cg")
+        tl.store(loss, (tl.sum(totals, 0) / bottom).to(loss.dtype.element_ty))
+        tl.store(counter, 0)  # for the next launch
+
+
 @triton.jit(do_not_specialize=["rows", "logits_stride", "upstream_stride", "ignore_index"])
 def tile_kernel(
-    logits, gradient, target, weight, loss, divisor, upstream,
+    logits, gradient, target, weight, loss, sums, counter, divisor, upstream,
     alpha, smoothing, penalty, z_loss,
     rows, logits_stride, upstream_stride, ignore_index,
     CLASSES: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
     STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """Rows that fit in registers: ROWS of them at a time, each read once."""
+    """Rows that fit in registers: ROWS of them at a time, each read once.
+
+    With AHEAD the next rows are on their way while these are computed and written.
+    """
     alpha, smoothing, penalty, z_loss = _number(alpha), _number(smoothing), _number(penalty), _number(z_loss)
     program, programs = tl.program_id(0), tl.num_programs(0)
-    bottom = _divisor(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS)
+    step = programs * ROWS
     group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
-    edge = tl.arange(0, 2 * VECTOR)
-    sums = tl.zeros((ROWS,), tl.float32)
-    for first_row in range(program * ROWS, rows, programs * ROWS):
+    column = group[None, :, None] * VECTOR + lane[None, None, :]
+    row_losses = tl.zeros((ROWS,), tl.float32)
+    row = program * ROWS + tl.arange(0, ROWS)
+    y = tl.load(target + row, mask=row < rows, other=0).to(tl.int64)
+    y_next = tl.load(target + row + step, mask=row + step < rows, other=0).to(tl.int64)
+    if AHEAD:
+        x_next, x_edge_next, z_y_next = _load_rows(
+            logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
+        )
+    bottom = _divisor(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS, 1024)
+    scale = 1.0 / bottom
+    for first_row in range(program * ROWS, rows, step):
         row = first_row + tl.arange(0, ROWS)
+        next_row = row + step
+        y_after = tl.load(target + next_row + step, mask=next_row + step < rows, other=0).to(tl.int64)
+        if AHEAD:
+            x_read, x_edge_read, z_y_read = x_next, x_edge_next, z_y_next
+            x_next, x_edge_next, z_y_next = _load_rows(
+                logits, next_row, y_next, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
+            )
+        else:
+            x_read, x_edge_read, z_y_read = _load_rows(
+                logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
+            )
+        x, z_y = x_read.to(tl.float32), z_y_read.to(tl.float32)
         inside = row < rows
-        y = tl.load(target + row, mask=inside, other=0).to(tl.int64)
         keep = inside & (y != ignore_index)
         known = keep & (y >= 0) & (y < CLASSES)
-        # An index out of range makes loss and gradient NaN.
-        offset = row.to(tl.int64) * logits_stride
-        z_y = tl.load(logits + offset + y, mask=known, other=float("nan")).to(tl.float32)
-
-        # The inside of the row: whole vectors, from column `head` on.
-        if EDGES:
-            begin = (offset + (VECTOR - 1)) // VECTOR * VECTOR
-            end = (offset + CLASSES) // VECTOR * VECTOR
-            head = (begin - offset).to(tl.int32)
-            groups = ((end - begin) // VECTOR).to(tl.int32)
-            whole = group[None, :] < groups[:, None]
-            edge_column = tl.where(
-                edge[None, :] < VECTOR, edge[None, :], (head + groups * VECTOR - VECTOR)[:, None] + edge[None, :]
-            )
-            on_edge = tl.where(edge[None, :] < VECTOR, edge[None, :] < head[:, None], edge_column < CLASSES)
-        else:
-            begin = offset
-            head = tl.zeros((ROWS,), tl.int32)
-            whole = (group < CLASSES // VECTOR)[None, :] & inside[:, None]
-        begin = tl.multiple_of(begin, VECTOR)
-        column = group[None, :, None] * VECTOR + lane[None, None, :]
+        _, begin, head, groups = _inside(row, logits_stride, CLASSES, VECTOR, EDGES)
+        whole = group[None, :] < groups[:, None]
         mask = whole & keep[:, None]
-        pointers = logits + begin[:, None, None] + column
-        x = tl.load(pointers, mask=mask[:, :, None], other=0.0, eviction_policy="evict_first").to(tl.float32)
 
         highest = tl.where(mask, tl.max(x, 2), -INFINITY)
         maximum = tl.max(highest, 1)
         total = tl.sum(tl.sum(x, 2), 1)
         if EDGES:
+            edge_column, on_edge = _edges(head, groups, CLASSES, VECTOR)
             edge_mask = on_edge & keep[:, None]
-            x_edge = tl.load(logits + offset[:, None] + edge_column, mask=edge_mask, other=-INFINITY).to(tl.float32)
+            x_edge = x_edge_read.to(tl.float32)
             maximum = tl.maximum(maximum, tl.max(x_edge, 1))
             total += tl.sum(tl.where(edge_mask, x_edge, 0.0), 1)
         # Rows that do not count get finite numbers, which a factor of 0 takes out of the gradient.
         maximum = tl.where(keep, maximum, 0.0)
-        e = _exp(x - maximum[:, None, None])
+        base = maximum * LOG2_E
+        e = _exp(x, base[:, None, None])
         exponentials = tl.sum(tl.where(mask, tl.sum(e, 2), 0.0), 1)
         if EDGES:
-            e_edge = _exp(x_edge - maximum[:, None])
+            e_edge = _exp(x_edge, base[:, None])
             exponentials += tl.sum(e_edge, 1)
         exponentials = tl.where(keep, exponentials, 1.0)
 
@@ -209,7 +291,7 @@ def tile_kernel(
                     squares += tl.sum(finite_edge * finite_edge, 1)
 
         row_loss, slope, at_target, share, absent_share = _row_terms(
-            maximum, exponentials, total, present, squares, z_y, alpha, smoothing, penalty, z_loss,
+            maximum, base, exponentials, total, present, squares, z_y, alpha, smoothing, penalty, z_loss,
             MAX_SUP, SMOOTHING, PENALTY, Z_LOSS, STRICT, CLASSES,
         )  # fmt: skip
         if weight is None:
@@ -220,10 +302,10 @@ def tile_kernel(
         if LOSS == "rows":
             tl.store(loss + row, row_loss.to(loss.dtype.element_ty), mask=inside)
         elif LOSS == "sum":
-            sums += row_loss
+            row_losses += row_loss
 
         if gradient is not None:
-            factor = factor / bottom
+            factor = factor * scale
             if upstream is not None:
                 factor *= tl.load(upstream + row.to(tl.int64) * upstream_stride, mask=inside, other=0.0).to(tl.float32)
             factor = tl.where(keep, factor, 0.0)
@@ -232,9 +314,7 @@ def tile_kernel(
             slope = tl.where(keep, slope, 0.0)
             share = tl.where(keep, factor * share, 0.0)
             g_y = (
-                slope * _exp(z_y - maximum)
-                - factor * at_target
-                - tl.where(z_y == -INFINITY, factor * absent_share, share)
+                slope * _exp(z_y, base) - factor * at_target - tl.where(z_y == -INFINITY, factor * absent_share, share)
             )
             if PENALTY:
                 g_y += tl.where(z_y == -INFINITY, 0.0, factor * penalty * z_y)
@@ -244,16 +324,7 @@ def tile_kernel(
                 near = tl.load(
                     logits + (begin + nearest * VECTOR)[:, None] + lane[None, :],
                     mask=(keep & (nearest < GROUPS))[:, None], other=-INFINITY,
-                ).to(tl.float32)  # fmt: skip
-                place = tl.where(near == maximum[:, None], (head + nearest * VECTOR)[:, None] + lane[None, :], CLASSES)
-                top = tl.min(place, 1)
-                if EDGES:
-                    at_edge = (x_edge == maximum[:, None]) & edge_mask
-                    top = tl.minimum(top, tl.min(tl.where(at_edge, edge_column, CLASSES), 1))
-                g_y += tl.where(y == top, factor * alpha, 0.0)
-                g_top = slope - share + factor * alpha
-                if PENALTY:
-                    g_top += factor * penalty * maximum
+                )  # fmt: skip
 
             g = e * slope[:, None, None] - share[:, None, None]
             if PENALTY:
@@ -279,26 +350,25 @@ def tile_kernel(
                     gradient + out[:, None] + edge_column, g_edge.to(gradient.dtype.element_ty),
                     mask=on_edge & inside[:, None],
                 )  # fmt: skip
+            if MAX_SUP:
+                at_top = near.to(tl.float32) == maximum[:, None]
+                top = tl.min(tl.where(at_top, (head + nearest * VECTOR)[:, None] + lane[None, :], CLASSES), 1)
+                if EDGES:
+                    at_edge = (x_edge == maximum[:, None]) & edge_mask
+                    top = tl.minimum(top, tl.min(tl.where(at_edge, edge_column, CLASSES), 1))
+                g_y += tl.where(y == top, factor * alpha, 0.0)
+                g_top = slope - share + factor * alpha
+                if PENALTY:
+                    g_top += factor * penalty * maximum
             tl.debug_barrier()  # the two special classes come after the tile
             tl.store(gradient + out + y, g_y.to(gradient.dtype.element_ty), mask=known)
             if MAX_SUP:
                 tl.store(
                     gradient + out + top, g_top.to(gradient.dtype.element_ty), mask=known & (top != y) & (top < CLASSES)
                 )
+        y, y_next = y_next, y_after
     if LOSS == "sum":
-        tl.store(loss + program, tl.sum(sums, 0))
-        if program == 0:
-            tl.store(loss + programs, bottom)
-
-
-@triton.jit(do_not_specialize=["count"])
-def finish_kernel(sums, loss, count, BLOCK: tl.constexpr):
-    """loss = sum of the `count` partial sums / the divisor, which comes after them."""
-    total = tl.zeros((BLOCK,), tl.float32)
-    for first in range(0, count, BLOCK):
-        index = first + tl.arange(0, BLOCK)
-        total += tl.load(sums + index, mask=index < count, other=0.0)
-    tl.store(loss, (tl.sum(total, 0) / tl.load(sums + count)).to(loss.dtype.element_ty))
+        _finish(loss, sums, counter, tl.sum(row_losses, 0), bottom)
 
 
 @triton.jit(do_not_specialize=["count"])

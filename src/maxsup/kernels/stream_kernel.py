@@ -11,26 +11,40 @@ rest.
 import triton
 import triton.language as tl
 
-from maxsup.kernels.loss_kernels import INFINITY, _divisor, _exp, _number, _row_terms
+from maxsup.kernels.loss_kernels import INFINITY, LOG2_E, _divisor, _exp, _finish, _inside, _number, _row_terms
 
 
 @triton.jit
-def _online(x, mask, chunk, highest, exponentials, total, squares, first, PENALTY: tl.constexpr):
+def _higher(value, position, other_value, other_position):
+    """The greater value with its position, the lower one of equal values."""
+    take = (other_value > value) | ((other_value == value) & (other_position < position))
+    return tl.where(take, other_value, value), tl.where(take, other_position, position)
+
+
+@triton.jit
+def _sums(a, b, other_a, other_b):
+    return a + other_a, b + other_b
+
+
+@triton.jit
+def _online(x, mask, chunk, highest, base, exponentials, total, squares, first, PENALTY: tl.constexpr):
     """The running values (GROUPS,) with a chunk x (GROUPS, VECTOR) taken in."""
     top = tl.where(mask, tl.max(x, 1), -INFINITY)
     higher = tl.maximum(highest, top)
-    base = tl.where(higher == -INFINITY, 0.0, higher)  # −inf − −inf would be NaN
-    exponentials = exponentials * _exp(highest - base) + tl.where(mask, tl.sum(_exp(x - base[:, None]), 1), 0.0)
+    new_base = higher * LOG2_E
+    finite = tl.where(higher == -INFINITY, 0.0, new_base)  # −inf − −inf would be NaN
+    exponentials *= tl.exp2(base - finite)
+    exponentials += tl.where(mask, tl.sum(_exp(x, finite[:, None]), 1), 0.0)
     first = tl.where(top > highest, chunk, first)
     total += tl.sum(x, 1)
     if PENALTY:
         squares += tl.sum(x * x, 1)
-    return higher, exponentials, total, squares, first
+    return higher, new_base, exponentials, total, squares, first
 
 
 @triton.jit
-def _gradient(x, maximum, slope, share, absent_share, tension, some_absent, PENALTY: tl.constexpr):
-    g = _exp(x - maximum) * slope - share
+def _gradient(x, base, slope, share, absent_share, tension, some_absent, PENALTY: tl.constexpr):
+    g = _exp(x, base) * slope - share
     if PENALTY:
         g += x * tension
     if some_absent:
@@ -38,81 +52,101 @@ def _gradient(x, maximum, slope, share, absent_share, tension, some_absent, PENA
     return g
 
 
+@triton.jit
+def _target(target, row, rows, ignore_index):
+    """The target of a row, and the ignored one beyond the batch."""
+    return tl.where(row < rows, tl.load(target + row, mask=row < rows, other=0).to(tl.int64), ignore_index)
+
+
+@triton.jit
+def _first_chunk(
+    logits, row, y, logits_stride, ignore_index,
+    CLASSES: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
+    KEEP: tl.constexpr,
+):  # fmt: skip
+    """A row's first chunk, (GROUPS, VECTOR), zeros where there is none."""
+    _, begin, _, groups = _inside(row, logits_stride, CLASSES, VECTOR, EDGES)
+    vector = groups - CHUNKS * GROUPS + tl.arange(0, GROUPS)
+    tile = vector[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
+    mask = (vector >= 0) & (y != ignore_index)
+    return tl.load(logits + begin + tile, mask=mask[:, None], other=0.0, eviction_policy=KEEP)
+
+
 @triton.jit(do_not_specialize=["rows", "logits_stride", "upstream_stride", "ignore_index"])
 def stream_kernel(
-    logits, gradient, target, weight, loss, divisor, upstream,
+    logits, gradient, target, weight, loss, sums, counter, divisor, upstream,
     alpha, smoothing, penalty, z_loss,
     rows, logits_stride, upstream_stride, ignore_index,
     CLASSES: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
     STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
-    STAGES: tl.constexpr, KEEP: tl.constexpr,
+    KEEP: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """One row at a time, in CHUNKS pieces of GROUPS vectors; the first piece is the one that may be short.
 
-    KEEP is the cache hint of the first loop.
+    KEEP is the cache hint of the first loop. With AHEAD the next chunk is on its way while one is computed, and at a
+    row's end the next row's first one.
     """
     alpha, smoothing, penalty, z_loss = _number(alpha), _number(smoothing), _number(penalty), _number(z_loss)
     program, programs = tl.program_id(0), tl.num_programs(0)
-    bottom = _divisor(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS)
     group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
     edge = tl.arange(0, 2 * VECTOR)
     tile = group[:, None] * VECTOR + lane[None, :]
-    sums = 0.0
+    row_losses = 0.0
+    y = _target(target, program, rows, ignore_index)
+    x = _first_chunk(logits, program, y, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES, KEEP)
+    bottom = _divisor(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS, 4096)
     for row in range(program, rows, programs):
+        y_next = _target(target, row + programs, rows, ignore_index)
         place = tl.cast(row, tl.int64)
-        y = tl.load(target + row).to(tl.int64)
         keep = y != ignore_index
         known = keep & (y >= 0) & (y < CLASSES)
-        offset = place * logits_stride
+        offset, begin, head, groups = _inside(row, logits_stride, CLASSES, VECTOR, EDGES)
         z_y = tl.load(logits + offset + y, mask=known, other=float("nan")).to(tl.float32)
 
         # Chunk c has the vectors `skip + c GROUPS + group` of the inside, counted from column `head`; skip <= 0.
         if EDGES:
-            begin = (offset + (VECTOR - 1)) // VECTOR * VECTOR
-            end = (offset + CLASSES) // VECTOR * VECTOR
-            head = (begin - offset).to(tl.int32)
-            groups = ((end - begin) // VECTOR).to(tl.int32)
             edge_column = tl.where(edge < VECTOR, edge, head + groups * VECTOR - VECTOR + edge)
             on_edge = tl.where(edge < VECTOR, edge < head, edge_column < CLASSES)
             x_edge = tl.load(logits + offset + edge_column, mask=on_edge & keep, other=-INFINITY).to(tl.float32)
-        else:
-            begin = offset
-            head = 0
-            groups = CLASSES // VECTOR
         skip = groups - CHUNKS * GROUPS
-        base = logits + tl.multiple_of(begin, VECTOR)
-        again = tl.where(keep, CHUNKS - 1, 0)  # the chunks that are read twice; an ignored row is not read
+        pointers = logits + begin
 
         highest = tl.full((GROUPS,), -INFINITY, tl.float32)
+        base = tl.full((GROUPS,), -INFINITY, tl.float32)
         exponentials = tl.zeros((GROUPS,), tl.float32)
         total = tl.zeros((GROUPS,), tl.float32)
         squares = tl.zeros((GROUPS,), tl.float32)
         first = tl.zeros((GROUPS,), tl.int32)
-        for chunk in tl.range(0, again, num_stages=STAGES):
-            start = (skip + chunk * GROUPS) * VECTOR
-            mask = skip + chunk * GROUPS + group >= 0
-            x = tl.load(base + (start + tile), mask=mask[:, None], other=0.0, eviction_policy=KEEP)
-            highest, exponentials, total, squares, first = _online(
-                x.to(tl.float32), mask, chunk, highest, exponentials, total, squares, first, PENALTY
+        for chunk in range(CHUNKS - 1):
+            mask = (skip + chunk * GROUPS + group >= 0) & keep
+            there = (skip + (chunk + 1) * GROUPS + group >= 0) & keep
+            start = (skip + (chunk + 1) * GROUPS) * VECTOR
+            if AHEAD:
+                ahead = tl.load(pointers + (start + tile), mask=there[:, None], other=0.0, eviction_policy=KEEP)
+            highest, base, exponentials, total, squares, first = _online(
+                x.to(tl.float32), mask, chunk, highest, base, exponentials, total, squares, first, PENALTY
             )
-        last_start = (skip + (CHUNKS - 1) * GROUPS) * VECTOR
-        last_inside = skip + (CHUNKS - 1) * GROUPS + group >= 0
-        last_mask = last_inside & keep
-        last = tl.load(base + (last_start + tile), mask=last_mask[:, None], other=0.0, eviction_policy="evict_first")
-        highest, exponentials, total, squares, first = _online(
-            last.to(tl.float32), last_mask, CHUNKS - 1, highest, exponentials, total, squares, first, PENALTY
+            if not AHEAD:
+                ahead = tl.load(pointers + (start + tile), mask=there[:, None], other=0.0, eviction_policy=KEEP)
+            x = ahead
+        mask = (skip + (CHUNKS - 1) * GROUPS + group >= 0) & keep
+        highest, base, exponentials, total, squares, first = _online(
+            x.to(tl.float32), mask, CHUNKS - 1, highest, base, exponentials, total, squares, first, PENALTY
         )
 
-        maximum = tl.max(highest, 0)
+        # The lowest vector of the maximum comes with it: what threads tell each other costs time that nothing fills.
+        maximum, nearest = tl.reduce((highest, skip + first * GROUPS + group), 0, _higher)
         if EDGES:
             maximum = tl.maximum(maximum, tl.max(x_edge, 0))
         maximum = tl.where(keep, maximum, 0.0)
-        row_exponentials = tl.sum(exponentials * _exp(highest - maximum), 0)
-        row_total = tl.sum(total, 0)
-        row_squares = tl.sum(squares, 0)
+        row_base = tl.where(keep, maximum * LOG2_E, 0.0)  # rounded: a select is no part of a fused multiply-add
+        row_exponentials, row_total = tl.reduce((exponentials * tl.exp2(base - row_base), total), 0, _sums)
+        row_squares = 0.0
+        if PENALTY:
+            row_squares = tl.sum(squares, 0)
         if EDGES:
-            row_exponentials += tl.sum(_exp(x_edge - maximum), 0)
+            row_exponentials += tl.sum(_exp(x_edge, row_base), 0)
             row_total += tl.sum(tl.where(on_edge & keep, x_edge, 0.0), 0)
             if PENALTY:
                 row_squares += tl.sum(tl.where(on_edge & keep, x_edge * x_edge, 0.0), 0)
@@ -127,25 +161,29 @@ def stream_kernel(
             counts = tl.zeros((GROUPS,), tl.float32)
             for chunk in range(CHUNKS):
                 mask = skip + chunk * GROUPS + group >= 0
-                x = tl.load(base + ((skip + chunk * GROUPS) * VECTOR + tile), mask=mask[:, None], other=-INFINITY)
-                x = x.to(tl.float32)
-                there = x != -INFINITY
-                x = tl.where(there, x, 0.0)
-                total += tl.sum(x, 1)
-                squares += tl.sum(x * x, 1)
+                again = tl.load(
+                    pointers + ((skip + chunk * GROUPS) * VECTOR + tile), mask=mask[:, None], other=-INFINITY
+                ).to(tl.float32)
+                there = again != -INFINITY
+                again = tl.where(there, again, 0.0)
+                total += tl.sum(again, 1)
+                squares += tl.sum(again * again, 1)
                 counts += tl.sum(there.to(tl.float32), 1)
             row_total = tl.sum(total, 0)
-            row_squares = tl.sum(squares, 0)
+            if PENALTY:
+                row_squares = tl.sum(squares, 0)
             present = tl.sum(counts, 0)
             if EDGES:
                 there_edge = x_edge != -INFINITY
                 finite_edge = tl.where(there_edge, x_edge, 0.0)
                 row_total += tl.sum(finite_edge, 0)
-                row_squares += tl.sum(finite_edge * finite_edge, 0)
+                if PENALTY:
+                    row_squares += tl.sum(finite_edge * finite_edge, 0)
                 present += tl.sum(there_edge.to(tl.float32), 0)
 
         row_loss, slope, at_target, share, absent_share = _row_terms(
-            maximum, row_exponentials, row_total, present, row_squares, z_y, alpha, smoothing, penalty, z_loss,
+            maximum, row_base, row_exponentials, row_total, present, row_squares, z_y,
+            alpha, smoothing, penalty, z_loss,
             MAX_SUP, SMOOTHING, PENALTY, Z_LOSS, STRICT, CLASSES,
         )  # fmt: skip
         factor = tl.full((), 1.0, tl.float32)
@@ -155,7 +193,7 @@ def stream_kernel(
         if LOSS == "rows":
             tl.store(loss + row, row_loss.to(loss.dtype.element_ty))
         elif LOSS == "sum":
-            sums += row_loss
+            row_losses += row_loss
 
         if gradient is not None:
             factor = factor / bottom
@@ -167,25 +205,13 @@ def stream_kernel(
             share = tl.where(keep, factor * share, 0.0)
             absent_share = factor * absent_share
             tension = factor * penalty
-            g_y = slope * _exp(z_y - maximum) - factor * at_target
+            g_y = slope * _exp(z_y, row_base) - factor * at_target
             g_y -= tl.where(z_y == -INFINITY, absent_share, share)
             if PENALTY:
                 g_y += tl.where(z_y == -INFINITY, 0.0, tension * z_y)
-            top = 0
-            g_top = 0.0
             if MAX_SUP:
-                # The lowest column of the maximum: first its vector, then the place in it.
-                position = skip + first * GROUPS + group
-                nearest = tl.min(tl.where((highest == maximum) & keep, position, CLASSES), 0)
-                near = tl.load(base + nearest * VECTOR + lane, mask=keep & (nearest < groups), other=-INFINITY)
-                columns = head + nearest * VECTOR + lane
-                top = tl.min(tl.where(near.to(tl.float32) == maximum, columns, CLASSES), 0)
-                if EDGES:
-                    top = tl.minimum(top, tl.min(tl.where((x_edge == maximum) & on_edge, edge_column, CLASSES), 0))
-                g_y += tl.where(y == top, factor * alpha, 0.0)
-                g_top = slope - share + factor * alpha
-                if PENALTY:
-                    g_top += tension * maximum
+                within = keep & (nearest >= 0) & (nearest < groups)
+                near = tl.load(pointers + nearest * VECTOR + lane, mask=within, other=-INFINITY)
 
             out = place * CLASSES
             out_begin = out
@@ -195,35 +221,59 @@ def stream_kernel(
             out = gradient + out
             if INPLACE:
                 tl.debug_barrier()  # every thread has read what it needs of the logits
-            g = _gradient(last.to(tl.float32), maximum, slope, share, absent_share, tension, some_absent, PENALTY)
-            tl.store(
-                out_base + (last_start + tile), g.to(gradient.dtype.element_ty), mask=last_inside[:, None],
-                eviction_policy="evict_first",
-            )  # fmt: skip
-            for back in tl.range(0, CHUNKS - 1, num_stages=STAGES):
-                chunk = CHUNKS - 2 - back
-                start = (skip + chunk * GROUPS) * VECTOR
-                inside = skip + chunk * GROUPS + group >= 0
-                x = tl.load(
-                    base + (start + tile), mask=(inside & keep)[:, None], other=0.0, eviction_policy="evict_first"
-                )
-                g = _gradient(x.to(tl.float32), maximum, slope, share, absent_share, tension, some_absent, PENALTY)
+            for back in range(CHUNKS - 1):
+                inside = skip + (CHUNKS - 1 - back) * GROUPS + group >= 0
+                there = (skip + (CHUNKS - 2 - back) * GROUPS + group >= 0) & keep
+                start = (skip + (CHUNKS - 1 - back) * GROUPS) * VECTOR
+                before = pointers + (start - GROUPS * VECTOR + tile)
+                if AHEAD:
+                    ahead = tl.load(before, mask=there[:, None], other=0.0, eviction_policy="evict_first")
+                g = _gradient(x.to(tl.float32), row_base, slope, share, absent_share, tension, some_absent, PENALTY)
                 tl.store(
                     out_base + (start + tile), g.to(gradient.dtype.element_ty), mask=inside[:, None],
                     eviction_policy="evict_first",
                 )  # fmt: skip
+                if not AHEAD:
+                    ahead = tl.load(before, mask=there[:, None], other=0.0, eviction_policy="evict_first")
+                x = ahead
+            if AHEAD:
+                ahead = _first_chunk(
+                    logits, row + programs, y_next, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR,
+                    EDGES, KEEP,
+                )  # fmt: skip
+            g = _gradient(x.to(tl.float32), row_base, slope, share, absent_share, tension, some_absent, PENALTY)
+            tl.store(
+                out_base + (skip * VECTOR + tile), g.to(gradient.dtype.element_ty),
+                mask=(skip + group >= 0)[:, None], eviction_policy="evict_first",
+            )  # fmt: skip
             if EDGES:
-                g_edge = _exp(x_edge - maximum) * slope - share
+                g_edge = _exp(x_edge, row_base) * slope - share
                 if PENALTY:
                     g_edge += x_edge * tension
                 g_edge = tl.where(x_edge == -INFINITY, -absent_share, g_edge)
                 g_edge = tl.where(keep, g_edge, 0.0)
                 tl.store(out + edge_column, g_edge.to(gradient.dtype.element_ty), mask=on_edge)
+            top = 0
+            g_top = 0.0
+            if MAX_SUP:
+                # The lowest column of the maximum is in the vector or at the edge.
+                columns = head + nearest * VECTOR + lane
+                top = tl.min(tl.where(within & (near.to(tl.float32) == maximum), columns, CLASSES), 0)
+                if EDGES:
+                    top = tl.minimum(top, tl.min(tl.where((x_edge == maximum) & on_edge, edge_column, CLASSES), 0))
+                g_y += tl.where(y == top, factor * alpha, 0.0)
+                g_top = slope - share + factor * alpha
+                if PENALTY:
+                    g_top += tension * maximum
             tl.debug_barrier()  # the two special classes come after the rest of the row
             tl.store(out + y, g_y.to(gradient.dtype.element_ty), mask=known)
             if MAX_SUP:
                 tl.store(out + top, g_top.to(gradient.dtype.element_ty), mask=known & (top != y) & (top < CLASSES))
+        if gradient is None or not AHEAD:
+            ahead = _first_chunk(
+                logits, row + programs, y_next, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES,
+                KEEP,
+            )  # fmt: skip
+        x, y = ahead, y_next
     if LOSS == "sum":
-        tl.store(loss + program, sums)
-        if program == 0:
-            tl.store(loss + programs, bottom)
+        _finish(loss, sums, counter, row_losses, bottom)
