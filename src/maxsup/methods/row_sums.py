@@ -1,0 +1,91 @@
+"""MaxSup in closed form from sums over the classes, for logits that are never all in one place at one time.
+
+Sums over parts of the classes add up, so that a row may be spread over processes, and no step needs autograd. Per row,
+with M = max z, n the number of classes whose logit is not −inf, and K the number of all:
+
+    loss = log Σ exp(z_k − M) − (z_y − M) − α · mean(z_k − M) + smoothing · (z_y − mean z)
+    dloss/dz_k = q_k − (1 − smoothing) [k = y] + α ([k = argmax] − 1/n) − smoothing / K
+
+The mean of the penalty runs over the n classes, which alone get the 1/n; the smoothing is PyTorch's, over all K, so
+that an absent class makes it inf.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maxsup.methods.common import Number, readable
+
+
+class Sums(NamedTuple):
+    """Sums over the classes, each (N,); those of all parts of the classes are added up."""
+
+    exponentials: Tensor  # of z_k − M
+    total: Tensor  # of z_k − M where z_k is not −inf
+    present: Tensor  # the number of those
+    true: Tensor  # z_y − M, 0 from the parts that have not class y
+    found: Tensor  # 1 from the part that has it
+
+
+def row_sums(logits: Tensor, target: Tensor, maximum: Tensor) -> Sums:
+    """Sums over the classes of `logits` (N, K), whose columns `target` counts: outside of them y is in another part."""
+    classes = logits.shape[1]
+    shifted = logits - maximum.unsqueeze(1)
+    inside = (target >= 0) & (target < classes)
+    if classes:
+        true = shifted.gather(1, target.clamp(0, classes - 1).unsqueeze(1)).squeeze(1)
+        true = torch.where(inside, true, 0.0)
+    else:
+        true = torch.zeros_like(maximum)
+    present = shifted != -torch.inf
+    total = torch.where(present, shifted, 0.0).sum(1)
+    # The exponentials take the place of the shifted logits.
+    exponentials = shifted.exp_().sum(1)
+    return Sums(exponentials, total, present.sum(1).to(shifted.dtype), true, inside.to(shifted.dtype))
+
+
+def row_losses(sums: Sums, alpha: Number, smoothing: float, classes: Number) -> Tensor:
+    """The loss per row, (N,), of K = `classes`; NaN where no part has class y."""
+    true = torch.where(sums.found > 0, sums.true, torch.nan)
+    loss = sums.exponentials.log() - true - alpha * (sums.total / sums.present)
+    if smoothing:
+        smoothed = loss + smoothing * (true - sums.total / classes)
+        loss = torch.where(sums.present < classes, loss + torch.inf, smoothed)
+    return loss
+
+
+def row_gradients(
+    logits: Tensor,
+    target: Tensor,
+    top: Tensor,
+    maximum: Tensor,
+    sums: Sums,
+    factor: Tensor,
+    alpha: Number,
+    smoothing: float,
+    classes: Number,
+) -> Tensor:
+    """`factor` (N,) times the gradient of the loss per row, for the classes of `logits`: (N, K).
+
+    `target` and `top`, the class of the maximum, count columns as in `row_sums`.
+    """
+    weight = factor * alpha
+    # What is NaN (a class y that nobody has) has to show in the whole row.
+    slope = torch.where(sums.found > 0, factor, torch.nan) / sums.exponentials
+    gradient = (logits - maximum.unsqueeze(1)).exp_().mul_(slope.unsqueeze(1))
+    share = (weight / sums.present).unsqueeze(1)
+    if readable(sums.present) and bool((sums.present == classes).all()):
+        gradient.sub_(share)
+    else:
+        gradient.sub_(torch.where(logits != -torch.inf, share, 0.0))
+    if smoothing:
+        gradient.sub_((factor * smoothing / classes).unsqueeze(1))
+    for column, value in ((target, (smoothing - 1.0) * factor), (top, weight)):
+        if logits.shape[1]:
+            inside = (column >= 0) & (column < logits.shape[1])
+            place = column.clamp(0, logits.shape[1] - 1).unsqueeze(1)
+            gradient.scatter_add_(1, place, torch.where(inside, value, 0.0).unsqueeze(1))
+    return gradient
