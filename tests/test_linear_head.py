@@ -289,7 +289,7 @@ def test_a_second_derivative_is_an_error(reduction):
     hidden, weight, target, bias = inputs()
     loss = linear_max_sup_cross_entropy(hidden, weight, target, 0.3, bias, reduction=reduction).sum()
     (gradient,) = torch.autograd.grad(loss, weight, create_graph=True)
-    with pytest.raises(RuntimeError, match="the linear head has no second derivative: pass its logits to the loss"):
+    with pytest.raises(RuntimeError, match="the linear head has no second derivative: pass all its logits"):
         gradient.sum().backward()
 
 

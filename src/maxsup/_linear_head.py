@@ -16,6 +16,7 @@ from maxsup._batch import check, check_choice, check_number, indices
 from maxsup._linear_chunks import Head, exact_type, losses_and_gradients
 from maxsup.kernels.choice import IMPLEMENTATIONS, Terms, use_triton
 from maxsup.methods.common import Number, in_function_transform, readable
+from maxsup.methods.row_sums import without_derivative
 
 
 def linear_max_sup(
@@ -187,18 +188,6 @@ class _Later(torch.autograd.Function):
         return *_finished(gradients, ctx.types), *(None,) * (1 + len(Head._fields))
 
 
-class _Once(torch.autograd.Function):
-    """The gradient itself, whose derivative is an error; `anchor` is there to require one."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, anchor: Tensor) -> Tensor:
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> None:
-        raise RuntimeError('the linear head has no second derivative: pass its logits to the loss, with impl="torch"')
-
-
 def _types(*tensors: Tensor | None) -> list[torch.dtype | None]:
     return [None if tensor is None else tensor.dtype for tensor in tensors]
 
@@ -221,5 +210,5 @@ def _finished(gradients: Any, types: list[torch.dtype | None]) -> list[Tensor | 
     """The gradients in the types of what they are gradients of, not to be differentiated again."""
     finished = [None if x is None else x.to(dtype) for x, dtype in zip(gradients, types, strict=True)]
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return [None if x is None else _Once.apply(x, torch.empty(0, requires_grad=True)) for x in finished]
+        return [None if x is None else without_derivative(x, "the linear head") for x in finished]
     return finished

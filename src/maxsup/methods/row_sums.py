@@ -12,7 +12,7 @@ that an absent class makes it inf.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,3 +89,22 @@ def row_gradients(
             place = column.clamp(0, logits.shape[1] - 1).unsqueeze(1)
             gradient.scatter_add_(1, place, torch.where(inside, value, 0.0).unsqueeze(1))
     return gradient
+
+
+def without_derivative(gradient: Tensor, of: str) -> Tensor:
+    """The gradient itself, whose derivative is an error that names what it is the gradient `of`."""
+    result: Tensor = _Once.apply(gradient, torch.empty(0, requires_grad=True), of)
+    return result
+
+
+class _Once(torch.autograd.Function):
+    """`anchor` is there to require a gradient: without one the derivative would be left out in silence."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, anchor: Tensor, of: str) -> Tensor:
+        ctx.of = of
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> None:
+        raise RuntimeError(f'{ctx.of} has no second derivative: pass all its logits to the loss, with impl="torch"')
