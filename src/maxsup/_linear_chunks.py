@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from maxsup.kernels.choice import Terms
 from maxsup.methods.common import Number, first_maximum
-from maxsup.methods.row_sums import row_gradients, row_losses, row_sums
+from maxsup.methods.row_sums import row_gradients_, row_losses, row_sums
 
 # A product of fewer rows leaves a GPU idle, and more logits at once gain next to nothing.
 LEAST_ROWS = 1024
@@ -113,13 +113,14 @@ def _loss_and_gradient_(
     y = torch.where(keep, target, 0)
     top = first_maximum(z)
     maximum = z.gather(1, top.unsqueeze(1)).squeeze(1)
-    sums = row_sums(z, y, maximum)
+    sums, exponentials = row_sums(z, y, maximum)
     scale = keep.to(z.dtype) if head.class_weight is None else torch.where(keep, head.class_weight[y], 0.0).to(z.dtype)
     loss = row_losses(sums, head.alpha, head.smoothing, z.shape[1])
     losses.copy_(torch.where(keep, loss * scale, 0.0))
     if factor is not None:
         factor = torch.where(keep, factor * scale, 0.0).to(z.dtype)
-        logits.copy_(row_gradients(z, y, top, maximum, sums, factor, head.alpha, head.smoothing, z.shape[1]))
+        strengths = (head.alpha, head.smoothing, z.shape[1])
+        logits.copy_(row_gradients_(exponentials, z, y, top, sums, factor, *strengths))
 
 
 def _add_product(total: Tensor, gradient: Tensor, hidden: Tensor, *, first: bool) -> None:

@@ -53,8 +53,7 @@ def linear_max_sup(
     smoothing = label_smoothing or None
     terms = Terms(max_sup=alpha, smoothing=smoothing, strict=smoothing is not None)
     triton = use_triton(impl, logits, y, terms, class_weight, inplace=False)
-    if isinstance(alpha, Tensor) and alpha.device != hidden.device:
-        alpha = float(alpha) if readable(alpha) else alpha.to(hidden.device)
+    alpha = _placed(alpha, hidden.device)
     if class_weight is not None:
         class_weight = class_weight.to(hidden.device).contiguous()
     place = None
@@ -118,6 +117,13 @@ def _check_tensors(
     return types.pop()
 
 
+def _placed(number: Number, device: torch.device) -> Number:
+    """The number, read if that is free, and else on the device."""
+    if not isinstance(number, Tensor) or number.device == device:
+        return number
+    return float(number) if readable(number) else number.to(device)
+
+
 def _divisor(head: Head, reduction: str, num_items: Number | None) -> Tensor | None:
     """What the sum of the losses is divided by, 0-dim; None for reduction="none"."""
     exact, device = exact_type(head.compute), head.target.device
@@ -126,7 +132,8 @@ def _divisor(head: Head, reduction: str, num_items: Number | None) -> Tensor | N
     if reduction == "sum":
         return torch.ones((), dtype=exact, device=device)
     if num_items is not None:
-        return torch.as_tensor(num_items, dtype=exact, device=device)
+        number = _placed(num_items, device)
+        return number.to(exact) if isinstance(number, Tensor) else torch.full((), number, dtype=exact, device=device)
     keep = head.target != head.ignore_index
     if head.class_weight is None:
         return keep.sum(dtype=exact)

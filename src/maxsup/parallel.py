@@ -16,7 +16,7 @@ from torch.nn import Parameter
 from maxsup._batch import Batch, check, check_number, indices
 from maxsup._batch import rows as rows_of
 from maxsup.methods.common import Number, first_maximum, readable
-from maxsup.methods.row_sums import Sums, row_gradients, row_losses, row_sums, without_derivative
+from maxsup.methods.row_sums import Sums, exponentials_, row_gradients_, row_losses, row_sums, without_derivative
 
 __all__ = ["sharded_max_sup_cross_entropy"]
 
@@ -118,7 +118,7 @@ class _Sharded(torch.autograd.Function):
         # The lowest class that attains the maximum.
         top = torch.where(own == maximum, column + first, torch.iinfo(torch.int64).max)
         distributed.all_reduce(top, distributed.ReduceOp.MIN, group)
-        sums = torch.stack(row_sums(z, target - first, maximum))
+        sums = torch.stack(row_sums(z, target - first, maximum)[0])
         distributed.all_reduce(sums, distributed.ReduceOp.SUM, group)
         ctx.save_for_backward(logits, target - first, top - first, maximum, sums, keep)
         ctx.options = alpha, smoothing, classes
@@ -128,7 +128,9 @@ class _Sharded(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         logits, target, top, maximum, sums, keep = ctx.saved_tensors
         with torch.no_grad():
-            gradient = row_gradients(_exact(logits), target, top, maximum, Sums(*sums), upstream, *ctx.options)
+            z = _exact(logits)
+            gradient = exponentials_(z - maximum.unsqueeze(1))
+            row_gradients_(gradient, z, target, top, Sums(*sums), upstream, *ctx.options)
             if keep is not None:  # an upstream gradient of 0 does not make 0 of NaN
                 gradient.masked_fill_(~keep.unsqueeze(1), 0.0)
             gradient = gradient.to(logits.dtype)

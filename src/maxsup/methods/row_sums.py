@@ -12,6 +12,7 @@ that an absent class makes it inf.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -30,8 +31,16 @@ class Sums(NamedTuple):
     found: Tensor  # 1 from the part that has it
 
 
-def row_sums(logits: Tensor, target: Tensor, maximum: Tensor) -> Sums:
-    """Sums over the classes of `logits` (N, K), whose columns `target` counts: outside of them y is in another part."""
+def exponentials_(shifted: Tensor) -> Tensor:
+    """In place; on a CPU PyTorch's exp2 takes a third of the time of its exp."""
+    return shifted.mul_(math.log2(math.e)).exp2_()
+
+
+def row_sums(logits: Tensor, target: Tensor, maximum: Tensor) -> tuple[Sums, Tensor]:
+    """Sums over the classes of `logits` (N, K), and exp(z − M), (N, K).
+
+    `target` counts the columns of `logits`: outside of them y is in another part.
+    """
     classes = logits.shape[1]
     shifted = logits - maximum.unsqueeze(1)
     inside = (target >= 0) & (target < classes)
@@ -40,11 +49,15 @@ def row_sums(logits: Tensor, target: Tensor, maximum: Tensor) -> Sums:
         true = torch.where(inside, true, 0.0)
     else:
         true = torch.zeros_like(maximum)
-    present = shifted != -torch.inf
-    total = torch.where(present, shifted, 0.0).sum(1)
-    # The exponentials take the place of the shifted logits.
-    exponentials = shifted.exp_().sum(1)
-    return Sums(exponentials, total, present.sum(1).to(shifted.dtype), true, inside.to(shifted.dtype))
+    total = shifted.sum(1)
+    if readable(total) and math.isfinite(total.sum()):  # rows without absent classes are the rule
+        count = torch.full_like(total, classes)
+    else:
+        present = shifted != -torch.inf
+        total = torch.where(present, shifted, 0.0).sum(1)
+        count = present.sum(1).to(total.dtype)
+    exponentials = exponentials_(shifted)
+    return Sums(exponentials.sum(1), total, count, true, inside.to(total.dtype)), exponentials
 
 
 def row_losses(sums: Sums, alpha: Number, smoothing: float, classes: Number) -> Tensor:
@@ -57,25 +70,25 @@ def row_losses(sums: Sums, alpha: Number, smoothing: float, classes: Number) -> 
     return loss
 
 
-def row_gradients(
+def row_gradients_(
+    exponentials: Tensor,
     logits: Tensor,
     target: Tensor,
     top: Tensor,
-    maximum: Tensor,
     sums: Sums,
     factor: Tensor,
     alpha: Number,
     smoothing: float,
     classes: Number,
 ) -> Tensor:
-    """`factor` (N,) times the gradient of the loss per row, for the classes of `logits`: (N, K).
+    """`factor` (N,) times the gradient of the loss per row for the classes of `logits`, (N, K), in place of exp(z − M).
 
     `target` and `top`, the class of the maximum, count columns as in `row_sums`.
     """
     weight = factor * alpha
     # What is NaN (a class y that nobody has) has to show in the whole row.
     slope = torch.where(sums.found > 0, factor, torch.nan) / sums.exponentials
-    gradient = (logits - maximum.unsqueeze(1)).exp_().mul_(slope.unsqueeze(1))
+    gradient = exponentials.mul_(slope.unsqueeze(1))
     share = (weight / sums.present).unsqueeze(1)
     if readable(sums.present) and bool((sums.present == classes).all()):
         gradient.sub_(share)
