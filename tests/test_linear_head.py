@@ -311,6 +311,21 @@ def test_compiled(impl, reduction, tensor):
         assert_close(compiled(hidden, weight, target, alpha, bias), expected[0])
 
 
+@IMPLEMENTATIONS
+def test_where_python_may_not_look_an_index_out_of_range_makes_nan(impl):
+    torch.compiler.reset()
+    hidden, weight, target, bias = inputs(torch.float32)
+    expected = linear_max_sup_cross_entropy(hidden, weight, target, 0.3, bias, reduction="none", impl="torch")
+    expected = expected.detach()
+    expected[1] = torch.nan
+    target[1] = K
+    compiled = torch.compile(linear_max_sup_cross_entropy, fullgraph=True, backend="aot_eager")
+    loss = compiled(hidden, weight, target, 0.3, bias, reduction="none", impl=impl)
+    assert_close(loss, expected, equal_nan=True)
+    (gradient,) = torch.autograd.grad(loss.sum(), hidden)
+    assert gradient.isnan().all(1).nonzero().tolist() == [[1]]
+
+
 def test_the_operator_is_well_formed():
     hidden, weight, target, bias = (x.detach() for x in inputs(torch.float32))
     factor = torch.tensor(0.5, device=DEVICE)
