@@ -11,10 +11,12 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from maxsup._batch import Batch, check_choice, check_number, prepare
+from maxsup._linear_head import linear_max_sup
 from maxsup._zipf_votes import zipf_scores
 from maxsup.kernels.choice import IMPLEMENTATIONS, Terms, fused_loss, use_triton
 from maxsup.methods import label_smoothing as ls
@@ -33,6 +35,7 @@ __all__ = [
     "label_smoothing_error_enhancement_cross_entropy",
     "label_smoothing_parts",
     "label_smoothing_regularization_cross_entropy",
+    "linear_max_sup_cross_entropy",
     "logit_penalty_cross_entropy",
     "max_sup_cross_entropy",
     "online_label_smoothing_cross_entropy",
@@ -113,6 +116,76 @@ def max_sup_cross_entropy(
 
     terms = Terms(max_sup=alpha, smoothing=label_smoothing, strict=True)
     return _reduced(smoothed_rows, input, target, *options, terms=terms, impl=impl, inplace=inplace, weigh=False)
+
+
+def linear_max_sup_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    alpha: Number = 0.1,
+    bias: Tensor | None = None,
+    *,
+    class_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    num_items: Number | None = None,
+    impl: str = "auto",
+    accumulate: torch.dtype = torch.float32,
+) -> Tensor:
+    r"""`max_sup_cross_entropy` of ``F.linear(hidden, weight, bias)``, which never exists as a whole.
+
+    For large vocabularies. The logits are made for one chunk of rows at a time, and so are the gradients, which the
+    forward pass computes; K being the number of classes and N that of rows, memory does not grow with N·K. A chunk has
+    1024 rows, or more as long as its logits stay below 512 MB. With ``reduction="none"`` and in float16 the backward
+    pass makes the logits a second time.
+
+    Args:
+        hidden: (…, D), floating point; on a CPU the rows to ignore cost nothing.
+        weight: (K, D), as in `torch.nn.functional.linear`, in the dtype of `hidden`. Under autocast `hidden`, `weight`
+            and `bias` are cast, as that function does it.
+        target: class indices in the shape of `hidden` without D, int64.
+        alpha: strength, at least 0; it may not require a gradient.
+        bias: (K,).
+        class_weight: one weight per class, (K,); scales the sample's whole loss. Not together with `label_smoothing`.
+        ignore_index, reduction, label_smoothing, num_items, impl: as in `max_sup_cross_entropy`; the kernel's place is
+            between the products, which are PyTorch's.
+        accumulate: the type in which the gradient of a 16-bit `weight` is added up if there are several chunks.
+            float32 takes 4 more bytes per element for the time of the step; the type of `weight` takes none and
+            rounds once per chunk.
+
+    Returns:
+        A scalar, or for ``reduction="none"`` a tensor of the target's shape, in the dtype of `max_sup_cross_entropy`.
+
+    Raises:
+        TypeError: if an argument has the wrong type or dtype.
+        ValueError: if a shape or value is not accepted, or ``impl="triton"`` does not apply (it says why).
+        IndexError: if a class index on the CPU is out of range.
+        RuntimeError: if a second derivative is asked for.
+
+    Example:
+        >>> import torch
+        >>> hidden, weight = torch.tensor([[1.0, 0.5]]), torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+        >>> linear_max_sup_cross_entropy(hidden, weight, torch.tensor([0]))  # logits 2, 1, 0: 0.4076 + 0.1 * (2 - 1)
+        tensor(0.5076)
+
+    Reference:
+        Zhou et al., arXiv 2502.15798, Eq. 6-9; the chunks follow Hsu et al., Liger Kernel, arXiv 2410.10989.
+    """
+    return linear_max_sup(
+        hidden,
+        weight,
+        target,
+        alpha,
+        bias,
+        class_weight,
+        ignore_index,
+        reduction,
+        label_smoothing,
+        num_items,
+        impl,
+        accumulate,
+    )
 
 
 def label_smoothing_cross_entropy(
