@@ -145,14 +145,20 @@ def check(
 
 def check_number(name: str, value: Number, low: float = 0.0, high: float = math.inf) -> None:
     """Raises unless `value` is a finite number in [low, high] or a 0-dim tensor (whose value is not read)."""
-    accepted = f"a number of at least {low:g}" if high == math.inf else f"a number from {low:g} to {high:g}"
     if isinstance(value, Tensor):
         if value.dim() != 0:
-            raise ValueError(f"{name} must be {accepted} or a 0-dim tensor, got a tensor of shape {tuple(value.shape)}")
+            raise ValueError(
+                _number(name, low, high) + f" or a 0-dim tensor, got a tensor of shape {tuple(value.shape)}"
+            )
     elif not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} must be {accepted} or a 0-dim tensor, got {value!r}")
+        raise TypeError(_number(name, low, high) + f" or a 0-dim tensor, got {value!r}")
     elif not (low <= value <= high and math.isfinite(value)):
-        raise ValueError(f"{name} must be {accepted}, got {value}")
+        raise ValueError(_number(name, low, high) + f", got {value}")
+
+
+def _accepted(low: float, high: float) -> str:
+    # Made only where it is raised: a compiler that traces symbolic numbers cannot format them.
+    return f"a number of at least {low:g}" if high == math.inf else f"a number from {low:g} to {high:g}"
 
 
 def check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:

@@ -151,7 +151,9 @@ REPRESENTATION = Group(
         Table(
             "Test features: collapse",
             (
-                Measure("test.vci", "VCI", "variability collapse index: 0 where the class means tell all, 1 where nothing"),
+                Measure(
+                    "test.vci", "VCI", "variability collapse index: 0 where the class means tell all, 1 if nothing"
+                ),
                 Measure("test.nc1", "NC1", "within-class against between-class covariance: 0 at full collapse"),
                 Measure(
                     "test.nc2",
