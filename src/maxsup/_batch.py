@@ -147,13 +147,12 @@ def check_number(name: str, value: Number, low: float = 0.0, high: float = math.
     """Raises unless `value` is a finite number in [low, high] or a 0-dim tensor (whose value is not read)."""
     if isinstance(value, Tensor):
         if value.dim() != 0:
-            raise ValueError(
-                _number(name, low, high) + f" or a 0-dim tensor, got a tensor of shape {tuple(value.shape)}"
-            )
+            shape = tuple(value.shape)
+            raise ValueError(f"{name} must be {_accepted(low, high)} or a 0-dim tensor, got a tensor of shape {shape}")
     elif not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(_number(name, low, high) + f" or a 0-dim tensor, got {value!r}")
+        raise TypeError(f"{name} must be {_accepted(low, high)} or a 0-dim tensor, got {value!r}")
     elif not (low <= value <= high and math.isfinite(value)):
-        raise ValueError(_number(name, low, high) + f", got {value}")
+        raise ValueError(f"{name} must be {_accepted(low, high)}, got {value}")
 
 
 def _accepted(low: float, high: float) -> str:
