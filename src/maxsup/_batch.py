@@ -6,7 +6,6 @@ The one place that owns shapes, dtypes, `weight`, `ignore_index`, `reduction` an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,8 +16,7 @@ from maxsup.methods.common import Number, cross_entropy, readable
 REDUCTIONS = ("mean", "sum", "none")
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """A checked batch: every sample (every position of a dense input) is a row."""
 
     logits: Tensor  # (N, K), float32 or float64
@@ -62,7 +60,8 @@ class Batch:
             return loss.sum().to(self.dtype)
         weights = self.row_weights()
         if weights is None and self.keep is None:
-            return loss.mean().to(self.dtype)
+            mean = loss.mean()
+            return mean if mean.dtype == self.dtype else mean.to(self.dtype)
         if weights is None:
             assert self.keep is not None
             weights = self.keep
@@ -91,7 +90,8 @@ def prepare(
     if checked.probabilities:
         target_rows = rows(target)
     else:
-        target_rows, keep = indices(target.reshape(-1).long(), ignore_index, checked.classes)
+        flat = target if target.dim() == 1 else target.reshape(-1)
+        target_rows, keep = indices(flat.long(), ignore_index, checked.classes)
     return Batch(logits, target_rows, keep, weight, checked.shape, checked.dtype)
 
 
@@ -138,7 +138,7 @@ def check(
         _check_indices(input, target)
         shape = target.shape
         dtype = input.dtype
-    if torch.is_autocast_enabled(input.device.type) and dtype in (torch.float16, torch.bfloat16):
+    if dtype in (torch.float16, torch.bfloat16) and torch.is_autocast_enabled(input.device.type):
         dtype = torch.float32  # as autocast does for cross_entropy
     return Checked(classes, soft, shape, dtype)
 
@@ -225,7 +225,8 @@ def _check_indices(input: Tensor, target: Tensor) -> None:
 def indices(target: Tensor, ignore_index: int, classes: int) -> tuple[Tensor, Tensor | None]:
     """The indices with 0 in ignored rows, and the mask of the rows to keep."""
     if readable(target) and target.numel():
-        low, high = (int(bound) for bound in target.aminmax())
+        smallest, largest = target.aminmax()
+        low, high = int(smallest), int(largest)
         if low >= 0 and high < classes and not low <= ignore_index <= high:
             return target, None
     keep = target != ignore_index

@@ -15,9 +15,10 @@ def readable(*tensors: Tensor) -> bool:
 
     Never while compiling (a graph break) nor inside a `torch.func` transform (an error).
     """
-    if torch.compiler.is_compiling() or in_function_transform():
-        return False
-    return all(tensor.device.type == "cpu" for tensor in tensors)
+    for tensor in tensors:
+        if tensor.device.type != "cpu":
+            return False
+    return not (torch.compiler.is_compiling() or in_function_transform())
 
 
 def in_function_transform() -> bool:
@@ -27,10 +28,28 @@ def in_function_transform() -> bool:
 
 def first_maximum(logits: Tensor) -> Tensor:
     """Index of each row's maximum, the lowest among equals, a NaN counting as one: (N, K) -> (N,)."""
-    classes, block = logits.shape[1], 64
-    if classes < 8 * block or not readable(logits):
-        return logits.argmax(1)
-    # On a CPU PyTorch vectorises amax and not argmax: find the first block that has the maximum, then look into it.
+    return _first_in_blocks(logits) if _worth_blocks(logits) else logits.argmax(1)
+
+
+def maximum_and_place(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's maximum and `first_maximum`: (N, K) -> (N, 1), (N, 1)."""
+    if _worth_blocks(logits):
+        return logits.amax(1, keepdim=True), _first_in_blocks(logits).unsqueeze(1)
+    maximum, place = logits.max(1, keepdim=True)
+    return maximum, place
+
+
+_BLOCK = 64
+
+
+def _worth_blocks(logits: Tensor) -> bool:
+    # On a CPU PyTorch vectorises amax and not argmax.
+    return logits.shape[1] >= 8 * _BLOCK and readable(logits)
+
+
+def _first_in_blocks(logits: Tensor) -> Tensor:
+    """The first block that has the maximum, and then its place in it."""
+    classes, block = logits.shape[1], _BLOCK
     whole = classes // block
     maxima = logits[:, : whole * block].unflatten(1, (whole, block)).amax(2)
     if classes % block:
@@ -74,8 +93,8 @@ def mean_and_whether_whole(log_q: Tensor) -> tuple[Tensor, bool]:
     Rows without absent classes are the rule, and the masks cost three passes over (N, K), which looking saves on the
     CPU. Compiled, the passes fuse into one, and there is no need to look.
     """
-    mean = log_q.mean(1)
-    if readable(mean) and math.isfinite(mean.detach().sum()):
-        return mean, True
+    total = log_q.sum(1)
+    if readable(total) and math.isfinite(total.detach().sum()):
+        return total / log_q.shape[1], True
     present = log_q != -torch.inf
     return torch.where(present, log_q, 0.0).sum(1) / present.sum(1), False

@@ -21,6 +21,7 @@ from maxsup.methods.common import (
     cross_entropy,
     first_maximum,
     in_function_transform,
+    maximum_and_place,
     mean_and_whether_whole,
     mean_of_present,
     target_logit,
@@ -64,18 +65,26 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: Number, pick: Pick) -> Tensor:
-        shifted = logits - logits.amax(1, keepdim=True)
+        if pick == "top":
+            maximum, top = maximum_and_place(logits)
+        else:
+            maximum, top = logits.amax(1, keepdim=True), None
+        shifted = logits - maximum
         mean, ctx.whole = mean_and_whether_whole(shifted)
         true = shifted.gather(1, target.unsqueeze(1)).squeeze(1)
-        top = None if pick == "true" else first_maximum(logits)
-        excess = without_absent(true) - mean if top is None else -mean
         exponentials = shifted.mul_(_LOG2_E).exp2_()
         total = exponentials.sum(1)
-        ctx.number = None if isinstance(alpha, Tensor) else alpha
-        ctx.save_for_backward(
-            logits, target, top, exponentials, total, excess, alpha if isinstance(alpha, Tensor) else None
-        )
-        return total.log() - true + alpha * excess
+        loss = total.log().sub_(true)
+        # Above the mean by: 0 − z̄ for the top-1 class, since the logits are shifted by its own.
+        excess = without_absent(true) - mean if top is None else None
+        if isinstance(alpha, Tensor):
+            ctx.number = None
+            excess = -mean if excess is None else excess
+            ctx.save_for_backward(logits, target, top, exponentials, total, excess, alpha)
+            return loss + alpha * excess
+        ctx.number = alpha
+        ctx.save_for_backward(logits, target, top, exponentials, total, None, None)
+        return loss.sub_(mean, alpha=alpha) if excess is None else loss.add_(excess, alpha=alpha)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
@@ -85,14 +94,14 @@ class _Eager(torch.autograd.Function):
         weight = upstream * (ctx.number if alpha is None else alpha)
         gradient = exponentials * (upstream / total).unsqueeze(1)
         if ctx.whole:
-            gradient.sub_((weight / gradient.shape[1]).unsqueeze(1))
+            gradient.sub_(weight.unsqueeze(1), alpha=1.0 / gradient.shape[1])
         else:
             present = logits != -torch.inf
             gradient.sub_(torch.where(present, (weight / present.sum(1)).unsqueeze(1), 0.0))
-        if top is None:
-            gradient.scatter_add_(1, target.unsqueeze(1), (weight - upstream).unsqueeze(1))
-        else:
-            gradient.scatter_add_(1, torch.stack((target, top), 1), torch.stack((-upstream, weight), 1))
+        at_target = -upstream if top is not None else weight - upstream
+        gradient.scatter_add_(1, target.unsqueeze(1), at_target.unsqueeze(1))
+        if top is not None:
+            gradient.scatter_add_(1, top, weight.unsqueeze(1))
         return gradient, None, (upstream * excess).sum() if ctx.needs_input_grad[2] else None, None
 
     @staticmethod
@@ -109,25 +118,29 @@ class _Eager(torch.autograd.Function):
         return of[0], None, of[1], None
 
 
+def _long_on_cpu(logits: Tensor) -> bool:
+    return logits.device.type == "cpu" and logits.shape[1] >= 256
+
+
 def _columns(logits: Tensor) -> Tensor:
     """0, 1, …, K − 1, in the logits' type where it is exact: a loop over one type is what gets vectorised."""
     k = logits.shape[1]
     columns = torch.arange(k, device=logits.device, dtype=logits.dtype if k <= 2**24 else torch.float64)
     # Computed within a loop on a CPU, they take longer than what they are compared with. The running maximum changes
     # nothing, and is no operation that the compiler would move into the loop.
-    return columns.cummax(0).values if logits.device.type == "cpu" and k >= 256 else columns
+    return columns.cummax(0).values if _long_on_cpu(logits) else columns
 
 
 class _Compiled(torch.autograd.Function):
-    """For the compiler: comparisons in place of gather and scatter, so that each direction is one loop.
+    """For the compiler: no index in the way of one loop in each direction.
 
-    A compiler fuses arithmetic into the pass that reads the logits; what it cannot fuse is an index.
+    A compiler fuses arithmetic into the pass that reads the logits; what it cannot fuse is an index. So the top-1 class
+    is found by comparison. The two special classes of a row get their gradient by comparison as well, but for long rows
+    on a CPU, where adding to them afterwards is cheaper.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: Number, pick: Pick) -> Tensor:
-        columns = _columns(logits)
-        true_column = target.to(columns.dtype)
         maximum = logits.amax(1, keepdim=True)
         shifted = logits - maximum
         present = logits != -torch.inf
@@ -136,25 +149,30 @@ class _Compiled(torch.autograd.Function):
         true = shifted.gather(1, target.unsqueeze(1)).squeeze(1)
         total = (shifted * _LOG2_E).exp2().sum(1)
         if pick == "true":
-            picked, excess = true_column, without_absent(true) - mean
+            picked, excess = target, without_absent(true) - mean
         else:
-            picked = torch.where(logits == maximum, columns, float(logits.shape[1])).amin(1)
+            last = logits.shape[1] - 1  # for NaN, which equals nothing
+            picked = torch.where(logits == maximum, _columns(logits), float(last)).amin(1).long()
             excess = -mean
         ctx.number = None if isinstance(alpha, Tensor) else alpha
         log_sum = total.log() + maximum.squeeze(1)
         ctx.save_for_backward(
-            logits, true_column, picked, log_sum, count, excess, alpha if isinstance(alpha, Tensor) else None
+            logits, target, picked, log_sum, count, excess, alpha if isinstance(alpha, Tensor) else None
         )
         return total.log() - true + alpha * excess
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, Tensor | None, None]:
-        logits, true_column, picked, log_sum, count, excess, alpha = ctx.saved_tensors
-        columns = _columns(logits)
+        logits, target, picked, log_sum, count, excess, alpha = ctx.saved_tensors
         weight = upstream * (ctx.number if alpha is None else alpha)
         share = (weight / count).unsqueeze(1)
         gradient = upstream.unsqueeze(1) * ((logits - log_sum.unsqueeze(1)) * _LOG2_E).exp2()
-        gradient = gradient - torch.where(columns == true_column.unsqueeze(1), upstream.unsqueeze(1), 0.0)
-        gradient = gradient + torch.where(columns == picked.unsqueeze(1), weight.unsqueeze(1), 0.0)
         gradient = gradient - torch.where(logits != -torch.inf, share, 0.0)
+        special = torch.stack((target, picked), 1), torch.stack((-upstream, weight), 1)
+        if _long_on_cpu(logits):
+            gradient = gradient.scatter_add(1, *special)
+        else:
+            columns = torch.arange(logits.shape[1], device=logits.device)
+            for index, value in zip(special[0].split(1, 1), special[1].split(1, 1), strict=True):
+                gradient = gradient + torch.where(columns == index, value, 0.0)
         return gradient, None, (upstream * excess).sum() if ctx.needs_input_grad[2] else None, None
