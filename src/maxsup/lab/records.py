@@ -7,10 +7,12 @@ A run's folder::
     result.json          the end: status, measures per split, times; its presence means that the run is over
     outputs.safetensors  features, logits and labels of the validation and test split
     model.safetensors    the selected weights
+    analysis.json        what `maxsup analyze` measured; localization-<data>.json Grad-CAM against masks
+    probe-<data>.json    what `maxsup probe` measured
     error.txt            the traceback of the last failed attempt
     checkpoint.pt        state after the last finished epoch, while the run is unfinished
 
-A comparison's folder has ``comparison.json`` and ``runs/<method>/seed-<seed>/``. Every file is written under a
+A comparison's folder has ``comparison.json``, ``runs/<method>/seed-<seed>/`` and, from `maxsup analyze`, ``analysis/``. Every file is written under a
 temporary name and renamed, so that what has its final name is whole.
 """
 
