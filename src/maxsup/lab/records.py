@@ -12,8 +12,8 @@ A run's folder::
     error.txt            the traceback of the last failed attempt
     checkpoint.pt        state after the last finished epoch, while the run is unfinished
 
-A comparison's folder has ``comparison.json``, ``runs/<method>/seed-<seed>/`` and, from `maxsup analyze`, ``analysis/``. Every file is written under a
-temporary name and renamed, so that what has its final name is whole.
+A comparison's folder has ``comparison.json``, ``runs/<method>/seed-<seed>/`` and, from `maxsup analyze`, ``analysis/``.
+Every file is written under a temporary name and renamed, so that what has its final name is whole.
 """
 
 from __future__ import annotations
