@@ -143,6 +143,16 @@ def comparison(tmp_path_factory):
     return directory
 
 
+def test_a_report_takes_its_differences_from_the_method_that_is_named(capsys, comparison):
+    code, out, _ = run(capsys, "report", str(comparison), "--reference", "max-sup")
+    assert code == 0
+    assert "paired difference from max-sup" in " ".join(out.split())
+    assert json.loads((comparison / "summary.json").read_text())["reference"] == "max-sup"
+    code, _, err = run(capsys, "report", str(comparison), "--reference", "max-supp")
+    assert (code, err) == (2, "maxsup: unknown method of this comparison 'max-supp'; did you mean max-sup?\n")
+    assert run(capsys, "report", str(comparison))[0] == 0
+
+
 def test_probe_of_a_comparison_takes_the_classes_that_it_was_not_trained_on(capsys, comparison):
     recipe = json.loads((comparison / "comparison.json").read_text())["recipe"]
     assert recipe["data"]["classes"] == [0, 1, 2, 3, 4]

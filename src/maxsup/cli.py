@@ -242,15 +242,16 @@ def _exit_code(problems: Sequence[str]) -> int:
 
 
 def _report(arguments: Sequence[str]) -> int:
-    _write_and_print_report(_parse(Report, "report", arguments).directory)
+    options = _parse(Report, "report", arguments)
+    _write_and_print_report(options.directory, options.reference)
     return 0
 
 
-def _write_and_print_report(directory: Path) -> None:
+def _write_and_print_report(directory: Path, reference: str | None = None) -> None:
     from maxsup.lab import records, report
 
-    written = report.write_report(directory)
-    summary = report.summarize(records.read_comparison(directory))
+    written = report.write_report(directory, reference)
+    summary = report.summarize(records.read_comparison(directory), reference)
     console = Console()
     for table in report.rich_tables(summary, console.width):
         console.print(table)

@@ -101,3 +101,5 @@ class Report:
 
     directory: Annotated[Path, tyro.conf.Positional]
     """Folder of the comparison."""
+    reference: str | None = None
+    """Method from which differences are taken; None: the comparison's first."""
