@@ -65,6 +65,14 @@ def test_code_that_inductor_made_gives_the_same(name, soft):
     assert_close(value_and_gradient(compiled, logits, target, alpha), expected)
 
 
+def test_compiled_gradients_of_large_logits_are_as_exact_as_eager_ones():
+    logits = torch.tensor([[3e4, 3e4 - 0.5, 3e4 - 1.0]] * 2, requires_grad=True)
+    target = torch.tensor([1, 1])
+    exact = value_and_gradient(CASES["max-sup"], logits.detach().double().requires_grad_(), target, 0.1)
+    ours = value_and_gradient(torch.compile(CASES["max-sup"], fullgraph=True), logits, target, 0.1)
+    assert_close(ours[1].double(), exact[1], rtol=1e-6, atol=1e-7)
+
+
 @ALL
 def test_grad_scaler_scales_the_gradient_and_takes_it_back(name):
     torch.manual_seed(0)

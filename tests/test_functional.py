@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from maxsup.functional import label_smoothing_cross_entropy, max_sup_cross_entropy
+from maxsup.methods.common import first_maximum
 
 INF = math.inf
 BOTH = pytest.mark.parametrize("function", [max_sup_cross_entropy, label_smoothing_cross_entropy])
@@ -78,7 +79,6 @@ def test_max_sup_is_cross_entropy_plus_penalty(shape, soft, reduction, smoothing
     rows = F.cross_entropy(logits, target, weight=weight, label_smoothing=smoothing, reduction="none")
     row_weight = weight[target] if weighted and not soft else torch.ones(shape, dtype=torch.float64)
     rows = rows + 0.3 * row_weight * (logits.amax(dim) - logits.mean(dim))
-    # PyTorch divides by N alone for probabilities of any shape; here every position counts.
     expected = {"none": rows, "sum": rows.sum(), "mean": rows.sum() / row_weight.sum()}[reduction]
     ours = max_sup_cross_entropy(logits, target, 0.3, weight=weight, reduction=reduction, label_smoothing=smoothing)
     assert_close(ours, expected)
@@ -322,6 +322,9 @@ def test_result_dtype_with_wider_probabilities():
     for dtype in (torch.float32, torch.float64):
         target = torch.rand(3, 4, dtype=dtype).softmax(1)
         assert max_sup_cross_entropy(logits, target).dtype == F.cross_entropy(logits, target).dtype == dtype
+    target, weight = torch.rand(3, 4).softmax(1).bfloat16(), torch.ones(4)
+    theirs = F.cross_entropy(logits, target, weight=weight)
+    assert max_sup_cross_entropy(logits, target, weight=weight).dtype == theirs.dtype == torch.float32
 
 
 def test_mixup_and_cutmix_equations_27_to_40():
@@ -370,3 +373,15 @@ def test_the_callers_tensors_are_left_alone(function):
     before = logits.detach().clone(), target.clone()
     function(logits, target, 0.3).backward()
     assert_close((logits.detach(), target), before, rtol=0, atol=0)
+
+
+def test_blocks_find_the_first_maximum_whatever_the_default_device():
+    logits = torch.zeros(3, 600)
+    logits[1, 77] = logits[1, 590] = 1.0
+    logits[2, 599] = math.nan
+    torch.set_default_device("meta")
+    try:
+        places = first_maximum(logits)
+    finally:
+        torch.set_default_device(None)
+    assert places.tolist() == [0, 77, 599]

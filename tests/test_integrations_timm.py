@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 import maxsup
 from maxsup.integrations.timm import check_mixup, collect_dense_logits
+from maxsup.schedules import ConstantAlpha
 
 timm = pytest.importorskip("timm", reason="timm is in the extra maxsup[lab]")
 
@@ -112,5 +113,10 @@ def test_mixup_must_not_smooth_on_top_of_a_loss_that_regularises():
             check_mixup(Mixup(), loss)
         check_mixup(Mixup(label_smoothing=0.0), loss)
         check_mixup(None, loss)
+    warming_up = maxsup.MaxSupCrossEntropyLoss()
+    ConstantAlpha(warming_up, 0.1, warmup_steps=5)
+    assert float(warming_up.alpha) == 0.0
+    with pytest.raises(ValueError, match=r"mixup smooths labels by 0\.1 on top of MaxSupCrossEntropyLoss"):
+        check_mixup(Mixup(), warming_up)
     for loss in (SoftTargetCrossEntropy(), nn.CrossEntropyLoss(), maxsup.MaxSupCrossEntropyLoss(0.0)):
         check_mixup(Mixup(), loss)

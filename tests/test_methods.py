@@ -84,6 +84,7 @@ def test_alpha_zero_fails_as_cross_entropy_does(case, target):
         ({"reduction": "avg"}, ValueError, "reduction .* got 'avg'"),
         ({"alpha": -0.1}, ValueError, r"alpha .* got -0\.1"),
         ({"alpha": torch.ones(2)}, ValueError, r"alpha .* shape \(2,\)"),
+        ({"alpha": torch.tensor(-0.1)}, ValueError, r"alpha .* got -0\.1"),
         ({"weight": torch.full((5,), math.nan)}, ValueError, "weight .* got nan for class 0"),
         ({"num_items": -1}, ValueError, "num_items .* got -1"),
     ],
@@ -206,7 +207,8 @@ def test_one_sample_without_a_batch_dimension(case):
     expected = case(logits, target, 0.3)
     for label in (target[0], target):
         assert_close(case(logits[0], label, 0.3), expected)
-    assert case(logits[0], target[0], 0.3, reduction="none").shape == ()
+    for label in (target[0], target):
+        assert case(logits[0], label, 0.3, reduction="none").shape == ()
 
 
 @ALL

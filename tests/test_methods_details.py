@@ -231,3 +231,52 @@ def test_every_module_is_its_function():
         assert "alpha=0" in repr(loss)
         with pytest.raises(ValueError, match=r"alpha must be .*, got -1"):
             loss.alpha = -1
+
+
+def test_online_an_overflowing_row_leaves_the_table_finite():
+    loss = maxsup.OnlineLabelSmoothingLoss(3)
+    logits = torch.tensor([[7e4, 0.0, 0.0], [3.0, 0.0, 0.0]]).half()  # the first is inf in float16
+    loss(logits, torch.tensor([0, 0]))
+    assert loss.counts.tolist() == [1, 0, 0]
+    loss.next_epoch()
+    assert_close(loss.table[0], logits[1].float().softmax(0))
+
+
+def test_online_counts_go_beyond_what_float32_counts():
+    loss = maxsup.OnlineLabelSmoothingLoss(2)
+    logits, target = torch.zeros(1, 2, 1000), torch.zeros(1, 1000, dtype=torch.int64)
+    logits[:, 0] = 2.0
+    loss.counts[0], loss.sums[0] = 2**24, 2**24 * logits[0, :, 0].softmax(0)
+    loss(logits, target)
+    assert loss.counts[0] == 2**24 + 1000
+    loss.next_epoch()
+    assert_close(loss.table[0], logits[0, :, 0].softmax(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_casting_a_module_to_16_bits_spares_its_numbers(dtype):
+    loss = maxsup.OnlineLabelSmoothingLoss(3, weight=torch.ones(3)).to(dtype)
+    assert loss.weight.dtype == dtype
+    assert {loss.alpha.dtype, loss.table.dtype, loss.sums.dtype} == {torch.float32}
+    assert maxsup.MaxSupCrossEntropyLoss().double().alpha.dtype == torch.float64
+
+
+def test_alpha_may_change_between_forward_and_backward():
+    logits, target = batch(dtype=torch.float32)
+    for case in CASES.values():
+        if case is CASES["online"]:
+            continue
+        loss, extra = case.module(0.3, **case.options), case.extra(logits, torch.arange(5))
+        _, expected = value_and_gradient(loss, logits, target, **extra)
+        value = loss(logits, target, **extra)
+        loss.alpha = 0.7
+        (gradient,) = torch.autograd.grad(value, logits)
+        assert_close(gradient, expected, rtol=0, atol=0)
+
+
+def test_an_empty_sum_of_the_parts_has_no_gradient():
+    logits = torch.zeros(1, 3, requires_grad=True)
+    _, plain = value_and_gradient(F.cross_entropy, logits, torch.tensor([0]))
+    for name in ("regularization-terms", "error-enhancement-terms"):
+        _, gradient = value_and_gradient(CASES[name], logits, torch.tensor([0]), 0.9)
+        assert_close(gradient, plain)

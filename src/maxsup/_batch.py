@@ -134,9 +134,11 @@ def check(
         _check_probabilities(target, ignore_index)
         shape = _sample_shape(input)
         dtype = torch.promote_types(input.dtype, target.dtype)
+        if weight is not None:
+            dtype = torch.promote_types(dtype, weight.dtype)
     else:
         _check_indices(input, target)
-        shape = target.shape
+        shape = target.shape if input.dim() > 1 else torch.Size()
         dtype = input.dtype
     if dtype in (torch.float16, torch.bfloat16) and torch.is_autocast_enabled(input.device.type):
         dtype = torch.float32  # as autocast does for cross_entropy
@@ -144,11 +146,13 @@ def check(
 
 
 def check_number(name: str, value: Number, low: float = 0.0, high: float = math.inf) -> None:
-    """Raises unless `value` is a finite number in [low, high] or a 0-dim tensor (whose value is not read)."""
+    """Raises unless `value` is a finite number in [low, high] or a 0-dim tensor of one, read where that is free."""
     if isinstance(value, Tensor):
         if value.dim() != 0:
             shape = tuple(value.shape)
             raise ValueError(f"{name} must be {_accepted(low, high)} or a 0-dim tensor, got a tensor of shape {shape}")
+        if readable(value) and not (low <= float(value.detach()) <= high and math.isfinite(value.detach())):
+            raise ValueError(f"{name} must be {_accepted(low, high)}, got {value.detach()}")
     elif not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name} must be {_accepted(low, high)} or a 0-dim tensor, got {value!r}")
     elif not (low <= value <= high and math.isfinite(value)):

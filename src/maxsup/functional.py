@@ -7,8 +7,6 @@ are explained at `max_sup_cross_entropy`, and `docs/losses.md` has the semantics
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,15 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maxsup._batch import Batch, check_choice, check_number, prepare
+from maxsup._dispatch import penalised_loss, picked_rows, reduced_loss
 from maxsup._linear_head import linear_max_sup
 from maxsup._zipf_votes import zipf_scores
-from maxsup.kernels.choice import IMPLEMENTATIONS, Terms, fused_loss, use_triton
+from maxsup.kernels.choice import Terms
 from maxsup.methods import label_smoothing as ls
-from maxsup.methods.common import Number, readable
+from maxsup.methods.common import Number
 from maxsup.methods.confidence_penalty import confidence_penalty
 from maxsup.methods.logit_penalty import logit_penalty
 from maxsup.methods.online_label_smoothing import correct_predictions, online_label_smoothing_penalty
-from maxsup.methods.picked import Pick, picked_cross_entropy
 from maxsup.methods.picked import penalty as picked_penalty
 from maxsup.methods.zipf import zipf_penalty
 
@@ -101,11 +99,11 @@ def max_sup_cross_entropy(
     """
     check_number("label_smoothing", label_smoothing, high=1.0)
     options = (alpha, weight, ignore_index, reduction, num_items)
+    how: dict[str, Any] = {"impl": impl, "inplace": inplace}
     if label_smoothing == 0.0:
-        rows = _picked("top", alpha)
-        return _reduced(rows, input, target, *options, terms=Terms(max_sup=alpha), impl=impl, inplace=inplace)
+        return reduced_loss(picked_rows("top"), input, target, *options, terms=lambda a: Terms(max_sup=a), **how)
 
-    def smoothed_rows(batch: Batch) -> Tensor:
+    def smoothed_rows(batch: Batch, alpha: Number) -> Tensor:
         # PyTorch's smoothing does not scale with the class weight of the sample.
         smoothed = F.cross_entropy(
             batch.logits, batch.target, weight=batch.weight, reduction="none", label_smoothing=label_smoothing
@@ -113,8 +111,16 @@ def max_sup_cross_entropy(
         penalty = picked_penalty(batch.logits, batch.logits.log_softmax(1), batch.target, "top")
         return smoothed + batch.weigh(alpha * penalty)
 
-    terms = Terms(max_sup=alpha, smoothing=label_smoothing, strict=True)
-    return _reduced(smoothed_rows, input, target, *options, terms=terms, impl=impl, inplace=inplace, weigh=False)
+    return reduced_loss(
+        smoothed_rows,
+        input,
+        target,
+        *options,
+        weigh=False,
+        label_smoothing=label_smoothing,
+        terms=lambda a: Terms(max_sup=a, smoothing=label_smoothing, strict=True),
+        **how,
+    )
 
 
 def linear_max_sup_cross_entropy(
@@ -223,8 +229,8 @@ def label_smoothing_cross_entropy(
         Szegedy et al., Rethinking the Inception Architecture, CVPR 2016; arXiv 2502.15798, Eq. 1-3.
     """
 
-    return _reduced(
-        _picked("true", alpha),
+    return reduced_loss(
+        picked_rows("true"),
         input,
         target,
         alpha,
@@ -233,7 +239,7 @@ def label_smoothing_cross_entropy(
         reduction,
         num_items,
         highest=1.0,
-        terms=Terms(smoothing=alpha),
+        terms=lambda a: Terms(smoothing=a),
         impl=impl,
         inplace=inplace,
     )
@@ -314,7 +320,9 @@ def label_smoothing_regularization_cross_entropy(
     def penalty(batch: Batch, log_q: Tensor) -> Tensor:
         return ls.regularization(batch.logits, batch.target, form)
 
-    return _penalised(penalty, input, target, alpha, weight, ignore_index, reduction, num_items, probabilities=False)
+    return penalised_loss(
+        penalty, input, target, alpha, weight, ignore_index, reduction, num_items, probabilities=False
+    )
 
 
 def label_smoothing_error_enhancement_cross_entropy(
@@ -355,7 +363,9 @@ def label_smoothing_error_enhancement_cross_entropy(
     def penalty(batch: Batch, log_q: Tensor) -> Tensor:
         return ls.error_enhancement(batch.logits, batch.target, form)
 
-    return _penalised(penalty, input, target, alpha, weight, ignore_index, reduction, num_items, probabilities=False)
+    return penalised_loss(
+        penalty, input, target, alpha, weight, ignore_index, reduction, num_items, probabilities=False
+    )
 
 
 def online_label_smoothing_cross_entropy(
@@ -401,11 +411,12 @@ def online_label_smoothing_cross_entropy(
         if accumulate is not None:
             probabilities, right = correct_predictions(batch.logits, log_q, batch.target, batch.keep)
             sums, counts = accumulate
-            sums.index_add_(0, batch.target, probabilities.to(sums.dtype))
+            # The batch's own sum first: added one by one, samples would be lost in a large float32 sum.
+            sums += torch.zeros_like(sums).index_add_(0, batch.target, probabilities.to(sums.dtype))
             counts.index_add_(0, batch.target, right.to(counts.dtype))
         return online_label_smoothing_penalty(log_q, batch.target, table.to(log_q.dtype))
 
-    return _penalised(
+    return penalised_loss(
         penalty,
         input,
         target,
@@ -466,7 +477,9 @@ def zipf_label_smoothing_cross_entropy(
         scores = zipf_scores(input, batch.logits, dense_logits, ranking, upsample)
         return zipf_penalty(batch.logits, batch.target, scores)
 
-    return _penalised(penalty, input, target, alpha, weight, ignore_index, reduction, num_items, probabilities=False)
+    return penalised_loss(
+        penalty, input, target, alpha, weight, ignore_index, reduction, num_items, probabilities=False
+    )
 
 
 def logit_penalty_cross_entropy(
@@ -502,7 +515,7 @@ def logit_penalty_cross_entropy(
     def penalty(batch: Batch, log_q: Tensor) -> Tensor:
         return logit_penalty(batch.logits)
 
-    return _penalised(
+    return penalised_loss(
         penalty,
         input,
         target,
@@ -511,7 +524,7 @@ def logit_penalty_cross_entropy(
         ignore_index,
         reduction,
         num_items,
-        terms=Terms(penalty=alpha),
+        terms=lambda a: Terms(penalty=a),
         impl=impl,
         inplace=inplace,
     )
@@ -557,76 +570,4 @@ def confidence_penalty_cross_entropy(
     def penalty(batch: Batch, log_q: Tensor) -> Tensor:
         return confidence_penalty(log_q, threshold)
 
-    return _penalised(penalty, input, target, alpha, weight, ignore_index, reduction, num_items)
-
-
-def _picked(pick: Pick, alpha: Number) -> Callable[[Batch], Tensor]:
-    """Rows of cross-entropy + alpha · (z_p − z̄), the logit p being the one that the method picks."""
-
-    def rows(batch: Batch) -> Tensor:
-        if batch.probabilities and batch.weight is not None:  # which act within the cross-entropy
-            log_q = batch.logits.log_softmax(1)
-            return batch.cross_entropy(log_q) + alpha * picked_penalty(batch.logits, log_q, batch.target, pick)
-        return picked_cross_entropy(batch.logits, batch.target, alpha, pick)
-
-    return rows
-
-
-def _penalised(
-    penalty: Callable[[Batch, Tensor], Tensor], input: Tensor, target: Tensor, alpha: Number, *options: Any, **more: Any
-) -> Tensor:
-    """Cross-entropy + alpha · penalty, the penalty being a function of the batch and its log-probabilities."""
-
-    def rows(batch: Batch) -> Tensor:
-        log_q = batch.logits.log_softmax(1)
-        return batch.cross_entropy(log_q) + alpha * penalty(batch, log_q)
-
-    return _reduced(rows, input, target, alpha, *options, **more)
-
-
-def _reduced(
-    rows: Callable[[Batch], Tensor],
-    input: Tensor,
-    target: Tensor,
-    alpha: Number,
-    weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-    num_items: Number | None,
-    *,
-    highest: float = math.inf,
-    probabilities: bool = True,
-    shortcut: bool = True,
-    weigh: bool = True,
-    terms: Terms | None = None,
-    impl: str = "torch",
-    inplace: bool = False,
-) -> Tensor:
-    """The reduced loss, by one of three ways: cross_entropy where alpha is 0, the kernel of `terms`, or `rows`.
-
-    `shortcut` says whether the first may be taken, `weigh` whether the class weights are still to be applied to `rows`.
-    """
-    check_number("alpha", alpha, high=highest)
-    check_choice("impl", impl, IMPLEMENTATIONS)
-    if shortcut and num_items is None and _is_zero(alpha) and impl != "triton" and not inplace:
-        smoothing = 0.0 if terms is None or not terms.strict else float(terms.smoothing or 0.0)
-        return F.cross_entropy(
-            input,
-            target,
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=smoothing,
-        )
-    if terms is not None and use_triton(impl, input, target, terms, weight, inplace=inplace):
-        return fused_loss(input, target, terms, weight, ignore_index, reduction, num_items, inplace=inplace)
-    batch = prepare(input, target, weight, ignore_index, reduction, num_items, probabilities=probabilities)
-    loss = rows(batch)
-    return batch.reduce(batch.weigh(loss) if weigh else loss, reduction, num_items)
-
-
-def _is_zero(alpha: Number) -> bool:
-    """Whether alpha is certainly 0, as far as that can be known for free; then cross_entropy itself does the work."""
-    if isinstance(alpha, Tensor):
-        return not alpha.requires_grad and readable(alpha) and float(alpha) == 0.0
-    return alpha == 0
+    return penalised_loss(penalty, input, target, alpha, weight, ignore_index, reduction, num_items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -36,6 +37,7 @@ class _Loss(nn.Module):
     bounds: ClassVar[dict[str, float]] = {
         "alpha": math.inf
     }  # numbers in buffers: the highest accepted; the lowest is 0
+    exact: ClassVar[tuple[str, ...]] = ("alpha",)  # buffers that are never cast to 16 bits
     alpha: Tensor
     weight: Tensor | None
 
@@ -69,6 +71,16 @@ class _Loss(nn.Module):
         else:
             super().__setattr__(name, value)
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> _Loss:
+        """As of every module, but `half()` and `bfloat16()` leave the numbers in float32, where schedules need them."""
+        before = {name: buffer for name, buffer in self._buffers.items() if name in self.exact and buffer is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in before.items():
+            now = self._buffers[name]
+            if now is not None and now.dtype.itemsize < buffer.dtype.itemsize:
+                self._buffers[name] = buffer.to(now.device)
+        return self
+
     def _options(self) -> dict[str, Any]:
         return {"weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
 
@@ -78,7 +90,8 @@ class _Loss(nn.Module):
 
     def extra_repr(self) -> str:
         """The numbers, and the options that differ from their defaults."""
-        parts = [f"{name}={float(getattr(self, name)):g}" for name in self.bounds]
+        numbers = {name: getattr(self, name) for name in self.bounds}
+        parts = [f"{name}={'…' if number.is_meta else f'{float(number):g}'}" for name, number in numbers.items()]
         if self.weight is not None:
             parts.append(f"weight=<{len(self.weight)} classes>")
         if self.ignore_index != -100:
@@ -274,6 +287,7 @@ class OnlineLabelSmoothingLoss(_Loss):
     """
 
     bounds: ClassVar[dict[str, float]] = {"alpha": 1.0}
+    exact: ClassVar[tuple[str, ...]] = ("alpha", "table", "sums")
     table: Tensor
     sums: Tensor
     counts: Tensor
@@ -300,7 +314,7 @@ class OnlineLabelSmoothingLoss(_Loss):
             table = first_table(num_classes, smoothing / alpha)
         self.register_buffer("table", table)
         self.register_buffer("sums", torch.zeros(num_classes, num_classes))
-        self.register_buffer("counts", torch.zeros(num_classes))
+        self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.int64))
 
     def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
         """The loss of logits `input` at class indices `target`; in training mode the predictions are remembered."""

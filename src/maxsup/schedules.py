@@ -45,6 +45,11 @@ class _Watch:
             )
 
 
+def awaits_step(loss: nn.Module) -> bool:
+    """Whether a schedule that changes a number of `loss` has been made and not been stepped yet."""
+    return any(isinstance(hook, _Watch) for hook in loss._forward_pre_hooks.values())
+
+
 class _Schedule(ABC):
     """Sets ``loss.<attribute>`` to `value_at(t)` for t = 0, 1, … steps."""
 
@@ -219,7 +224,7 @@ class LinearAlpha(_Ramp):
         total_steps: T, the number of values; epochs if `step()` is called once an epoch, updates if once an update.
         attribute: the number's name.
         warmup_steps: the first steps rise linearly from 0 to `start`, which is reached at t = `warmup_steps`; the ramp
-            takes the remaining steps.
+            takes the remaining steps; where a single one remains, it stays at `start`.
         warn_after: training calls of the loss without any `step()` after which a `UserWarning` says so. Two or three
             epochs' worth is a good limit when `step()` is called once an epoch.
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maxsup.schedules import awaits_step
+
 __all__ = ["DenseLogits", "check_mixup", "collect_dense_logits"]
 
 
@@ -115,7 +117,9 @@ def check_mixup(mixup: Any, loss: nn.Module) -> None:
     """
     smoothing = float(getattr(mixup, "label_smoothing", 0.0))
     strengths = (float(getattr(loss, name, 0.0)) for name in ("alpha", "label_smoothing", "smoothing"))
-    if smoothing != 0.0 and any(strengths):
+    # A schedule with a warm-up starts at 0 and will not stay there.
+    regularises = any(strengths) or awaits_step(loss)
+    if smoothing != 0.0 and regularises:
         raise ValueError(
             f"mixup smooths labels by {smoothing:g} on top of {type(loss).__name__}: make it with label_smoothing=0.0"
         )

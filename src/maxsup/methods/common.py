@@ -56,7 +56,7 @@ def _first_in_blocks(logits: Tensor) -> Tensor:
         maxima = torch.cat((maxima, logits[:, whole * block :].amax(1, keepdim=True)), 1)
     begin: Tensor = maxima.argmax(1) * block
     # Beyond the last column the last is repeated, which never comes first.
-    columns = (begin.unsqueeze(1) + torch.arange(block)).clamp_(max=classes - 1)
+    columns = (begin.unsqueeze(1) + torch.arange(block, device=logits.device)).clamp_(max=classes - 1)
     return begin + logits.gather(1, columns).argmax(1)
 
 

@@ -11,7 +11,7 @@ from maxsup.methods.common import target_logit, without_absent
 def regularization(logits: Tensor, target: Tensor, form: str) -> Tensor:
     """Σ (z_gt − z_m) over z_m < z_gt, divided by K ("classes") or by the number of terms ("terms"); >= 0."""
     excess = _excess(logits, target)
-    return _divided((-excess).clamp_min(0.0), excess < 0, logits, form)
+    return _divided((-excess).relu(), excess < 0, logits, form)
 
 
 def error_enhancement(logits: Tensor, target: Tensor, form: str) -> Tensor:
@@ -20,7 +20,7 @@ def error_enhancement(logits: Tensor, target: Tensor, form: str) -> Tensor:
         top = logits.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
         return target_logit(logits, target) - top
     excess = _excess(logits, target)
-    return -_divided(excess.clamp_min(0.0), excess > 0, logits, form)
+    return -_divided(excess.relu(), excess > 0, logits, form)
 
 
 def _excess(logits: Tensor, target: Tensor) -> Tensor:

@@ -14,11 +14,14 @@ def online_label_smoothing_penalty(log_q: Tensor, target: Tensor, table: Tensor)
 
 
 def correct_predictions(logits: Tensor, log_q: Tensor, target: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(q, 0 where the prediction is wrong or the row ignored; whether it is right as 0 or 1): (N, K), (N,)."""
-    right = logits.argmax(1) == target
+    """(q, 0 where the prediction is wrong or the row ignored; whether it is right): (N, K), (N,).
+
+    A row that overflowed is never right: one NaN would stay in its class's sum for good.
+    """
+    right = (logits.argmax(1) == target) & log_q.gather(1, target.unsqueeze(1)).squeeze(1).isfinite()
     if keep is not None:
         right = right & keep
-    return torch.where(right.unsqueeze(1), log_q.exp(), 0.0).detach(), right.to(log_q.dtype)
+    return torch.where(right.unsqueeze(1), log_q.exp(), 0.0).detach(), right
 
 
 def first_table(classes: int, smoothing: float) -> Tensor:
@@ -30,4 +33,4 @@ def next_table(sums: Tensor, counts: Tensor) -> Tensor:
     """S[c] = A[c] / n[c]; a class without a right prediction gets the uniform row."""
     classes = sums.shape[0]
     seen = counts.unsqueeze(1) > 0
-    return torch.where(seen, sums / counts.clamp_min(1.0).unsqueeze(1), 1.0 / classes)
+    return torch.where(seen, sums / counts.clamp_min(1).unsqueeze(1), 1.0 / classes)

@@ -155,18 +155,19 @@ class _Compiled(torch.autograd.Function):
             picked = torch.where(logits == maximum, _columns(logits), float(last)).amin(1).long()
             excess = -mean
         ctx.number = None if isinstance(alpha, Tensor) else alpha
-        log_sum = total.log() + maximum.squeeze(1)
+        # Apart from the maximum, to which it would be rounded where the logits are large.
+        log_total = total.log()
         ctx.save_for_backward(
-            logits, target, picked, log_sum, count, excess, alpha if isinstance(alpha, Tensor) else None
+            logits, target, picked, maximum, log_total, count, excess, alpha if isinstance(alpha, Tensor) else None
         )
-        return total.log() - true + alpha * excess
+        return log_total - true + alpha * excess
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, Tensor | None, None]:
-        logits, target, picked, log_sum, count, excess, alpha = ctx.saved_tensors
+        logits, target, picked, maximum, log_total, count, excess, alpha = ctx.saved_tensors
         weight = upstream * (ctx.number if alpha is None else alpha)
         share = (weight / count).unsqueeze(1)
-        gradient = upstream.unsqueeze(1) * ((logits - log_sum.unsqueeze(1)) * _LOG2_E).exp2()
+        gradient = upstream.unsqueeze(1) * ((logits - maximum - log_total.unsqueeze(1)) * _LOG2_E).exp2()
         gradient = gradient - torch.where(logits != -torch.inf, share, 0.0)
         special = torch.stack((target, picked), 1), torch.stack((-upstream, weight), 1)
         if _long_on_cpu(logits):
