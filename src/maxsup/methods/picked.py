@@ -169,11 +169,11 @@ class _Compiled(torch.autograd.Function):
         share = (weight / count).unsqueeze(1)
         gradient = upstream.unsqueeze(1) * ((logits - maximum - log_total.unsqueeze(1)) * _LOG2_E).exp2()
         gradient = gradient - torch.where(logits != -torch.inf, share, 0.0)
-        special = torch.stack((target, picked), 1), torch.stack((-upstream, weight), 1)
         if _long_on_cpu(logits):
+            special = torch.stack((target, picked), 1), torch.stack((-upstream, weight), 1)
             gradient = gradient.scatter_add(1, *special)
         else:
             columns = torch.arange(logits.shape[1], device=logits.device)
-            for index, value in zip(special[0].split(1, 1), special[1].split(1, 1), strict=True):
-                gradient = gradient + torch.where(columns == index, value, 0.0)
+            gradient = gradient - torch.where(columns == target.unsqueeze(1), upstream.unsqueeze(1), 0.0)
+            gradient = gradient + torch.where(columns == picked.unsqueeze(1), weight.unsqueeze(1), 0.0)
         return gradient, None, (upstream * excess).sum() if ctx.needs_input_grad[2] else None, None
