@@ -151,8 +151,8 @@ def check_number(name: str, value: Number, low: float = 0.0, high: float = math.
         if value.dim() != 0:
             shape = tuple(value.shape)
             raise ValueError(f"{name} must be {_accepted(low, high)} or a 0-dim tensor, got a tensor of shape {shape}")
-        if readable(value) and not (low <= float(value.detach()) <= high and math.isfinite(value.detach())):
-            raise ValueError(f"{name} must be {_accepted(low, high)}, got {value.detach()}")
+        if readable(value):
+            check_number(name, float(value.detach()), low, high)
     elif not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name} must be {_accepted(low, high)} or a 0-dim tensor, got {value!r}")
     elif not (low <= value <= high and math.isfinite(value)):

@@ -80,8 +80,9 @@ def reduced_loss(
         )
     if isinstance(alpha, Tensor) and torch.is_grad_enabled():
         alpha = alpha.clone()  # a schedule may write into it before the backward pass
-    if terms is not None and use_triton(impl, input, target, terms(alpha), weight, inplace=inplace):
-        return fused_loss(input, target, terms(alpha), weight, ignore_index, reduction, num_items, inplace=inplace)
+    fused = None if terms is None else terms(alpha)
+    if fused is not None and use_triton(impl, input, target, fused, weight, inplace=inplace):
+        return fused_loss(input, target, fused, weight, ignore_index, reduction, num_items, inplace=inplace)
     batch = prepare(input, target, weight, ignore_index, reduction, num_items, probabilities=probabilities)
     loss = rows(batch, alpha)
     return batch.reduce(batch.weigh(loss) if weigh else loss, reduction, num_items)

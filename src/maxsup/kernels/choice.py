@@ -33,7 +33,7 @@ def use_triton(impl: str, input: Tensor, target: Tensor, terms: Terms, weight: T
     """Whether the Triton kernel computes this loss.
 
     "torch" never takes it; "triton" and `inplace` have to have it. "auto" does not take it yet: these kernels have
-    passed their tests in Triton's interpreter, and an earlier form of them on a GPU, but not yet themselves.
+    run their tests in Triton's interpreter, and only an earlier form of them has on a GPU.
 
     Raises:
         ValueError: if the kernel has to be taken and does not apply.

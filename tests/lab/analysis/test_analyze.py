@@ -30,7 +30,7 @@ def record(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def test_outputs(trained):
+def outputs_of_test(trained):
     tensors = load_file(trained / "outputs.safetensors")
     return tensors["test.logits"].double(), tensors["test.labels"], tensors["test.features"].double()
 
@@ -44,8 +44,8 @@ def test_the_record_has_every_measure_of_both_splits(record):
     assert len(record["outputs_sha256"]) == 64
 
 
-def test_measures_against_other_libraries(record, test_outputs):
-    logits, labels, _ = test_outputs
+def test_measures_against_other_libraries(record, outputs_of_test):
+    logits, labels, _ = outputs_of_test
     measured = record["measures"]["test"]
     temperature = record["temperature"]["value"]
     one_hot = np.eye(5)[labels]
@@ -65,8 +65,8 @@ def test_measures_against_other_libraries(record, test_outputs):
     assert measured["wrong_share"] == pytest.approx(float(wrong.mean()))
 
 
-def test_collapse_takes_the_last_layer_and_the_features(record, trained, test_outputs):
-    logits, labels, features = test_outputs
+def test_collapse_takes_the_last_layer_and_the_features(record, trained, outputs_of_test):
+    logits, labels, features = outputs_of_test
     weight = load_file(trained / "model.safetensors")["backbone.fc.weight"].double().numpy()
     gram = weight @ weight.T
     frame = (np.eye(5) - 1 / 5) / 2  # √(K − 1) = 2
