@@ -26,7 +26,7 @@ class Outputs:
 
 
 def outputs(model: Classifier, split: Split, device: torch.device) -> Outputs:
-    """Runs `model` in evaluation mode and full precision over `split`; leaves its mode as it was."""
+    """Runs `model` in evaluation mode over `split`, in the precision that is set; leaves its mode as it was."""
     was_training = model.training
     model.eval()
     features, logits = [], []

@@ -258,7 +258,9 @@ def _epochs(
         train_loss, train_accuracy = _train_epoch(run, data, recipe, seed, accelerator)
         if not math.isfinite(train_loss):
             return False
-        out = evaluate.outputs(model, data.validation, accelerator.device)
+        # In the precision of training: full precision took as long as the epoch, and the end measures with it anyway.
+        with accelerator.autocast():
+            out = evaluate.outputs(model, data.validation, accelerator.device)
         accuracy = float((out.logits.argmax(1) == out.labels).double().mean())
         row = {
             "epoch": run.epoch,
@@ -335,7 +337,9 @@ def _train(
         where = {"versions": environment.versions(), "hardware": environment.hardware()}
         records.write_json(directory / "run.json", {**info, **environment.source_state(), **where, **started})
     with _reproducible(recipe.cpu_threads, on_cpu=accelerator.device.type == "cpu"):
-        on_device = dataclasses.replace(data, train=data.train.to(accelerator.device))
+        on_device = dataclasses.replace(
+            data, train=data.train.to(accelerator.device), validation=data.validation.to(accelerator.device)
+        )
         run = _build(recipe, method, seed, data, accelerator)
         if (directory / "checkpoint.pt").exists():
             _load_checkpoint(directory / "checkpoint.pt", run, accelerator.device)
