@@ -44,7 +44,9 @@ def make_glyphs(which: GlyphSet, folder: Path | None, show: Show = lambda what, 
     names = [f"{font.family} {font.style}" for font, _ in candidates]
     reasons = choose([font.typeface for font, _ in candidates], names, [images for _, images in candidates])
     chosen = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if reason is None]
-    dropped += [(font.path, reason) for (font, _), reason in zip(candidates, reasons, strict=True) if reason is not None]
+    dropped += [
+        (font.path, reason) for (font, _), reason in zip(candidates, reasons, strict=True) if reason is not None
+    ]
     images, labels, fonts = [], [], []
     for done, (font, base) in enumerate(chosen):
         show("drawing glyphs", done, len(chosen))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 BASE = string.digits + string.ascii_uppercase + string.ascii_lowercase
 
-# Letters that at least 80 of the 406 typefaces draw which Debian's packages in docs/glyphs-packages.txt have, homoglyphs
-# left out: those whose image correlates above 0.97, in the median font, with that of a letter before them (Greek Α,
+# Letters that at least 80 of the typefaces of Debian's packages in docs/glyphs-packages.txt draw, homoglyphs left out:
+# those whose image correlates above 0.97, in the median font, with that of a letter before them (Greek Α,
 # Cyrillic А, Latin Đ beside Ð).
 _LATIN = (
     "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞßàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþÿĀāĂăĄąĆćĈĉĊċČčĎďđĒēĔĕĖėĘęĚěĜĝĞğĠġĢģĤĥĦħĨĩĪīĬĭĮįİıĲĳ"

@@ -63,7 +63,7 @@ def read_glyphs(path: Path) -> Glyphs:
         DataError: if the file is damaged, or its content is not the one whose hash it has.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             manifest = json.loads(arrays["manifest"].tobytes().decode())
             glyphs = Glyphs(arrays["images"], arrays["labels"], arrays["fonts"], manifest)
         found = glyphs.content_hash()
