@@ -97,8 +97,8 @@ def test_each_typeface_is_in_the_split_that_its_name_says(made):
 def test_every_other_font_is_named_with_the_reason(made):
     reasons = {font["file"]: font["reason"] for font in made.manifest["dropped"]}
     assert reasons["sans-BoldOblique.ttf"] == "more than 3 files of the typeface"
-    assert reasons["copy.ttf"] == f"draws as {NAMES['validation']} Regular (correlation 1.00)"
-    assert reasons["lacking.ttf"] == "lacks 59 of the letters and digits"
+    assert reasons["copy.ttf"] == f"copy (draws as {NAMES['validation']} Regular, correlation 1.00)"
+    assert reasons["lacking.ttf"] == "incomplete (lacks 59 of the letters and digits)"
     assert reasons["capitals.ttf"] == "capitals for small letters (correlation 1.00)"
     assert reasons["boxes.ttf"] == "repeated glyphs (1 different ones of 62)"
     assert reasons["symbols.ttf"].startswith("symbols or decoration (")
@@ -167,9 +167,10 @@ def test_beyond_letters_and_digits_placeholders_and_undrawn_accents_are_left_out
     counts = {font["file"]: font["images"] for font in make_glyphs(flat, tmp_path).manifest["fonts"]}
     assert counts == {"train.ttf": 65, "validation.ttf": 65, "test.ttf": 65, "more.ttf": 64, "fewer.ttf": 64}
     strict = make_glyphs(GlyphSet("flat", BASE + FURTHER, 1.0), tmp_path)
-    assert {"file": "fewer.ttf", "reason": "draws 98% of the classes, where 100% are needed"} in strict.manifest[
-        "dropped"
-    ]
+    assert {
+        "file": "fewer.ttf",
+        "reason": "incomplete (draws 98% of the classes, where 100% are needed)",
+    } in strict.manifest["dropped"]
 
 
 def test_too_few_fonts_are_an_error_that_says_what_is_missing(fonts, tmp_path):
@@ -221,7 +222,7 @@ def test_copies_are_told_by_correlation_and_three_files_a_typeface_are_taken():
     reasons = choose(["a", "b", "c", "c", "c", "c"], [f"font {i}" for i in range(6)], images)
     assert reasons == [
         None,
-        "draws as font 0 (correlation 1.00)",
+        "copy (draws as font 0, correlation 1.00)",
         None,
         None,
         None,
@@ -268,7 +269,8 @@ def test_make_and_show_from_the_command_line(fonts, tmp_path, capsys, monkeypatc
     assert cli.main(["data", "make", "glyphs", "--fonts", str(fonts), "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "train: 186 images of 3 fonts of 1 typefaces\n" in out
-    assert "left out: 7 font files" in out
+    assert "left out: 7 font files\n      1 " in out
+    assert "      1 symbols or decoration\n" in out
     manifest = json.loads((tmp_path / "glyphs.json").read_text())
     assert f"hash: {manifest['hash']}\n" in out
     png = tmp_path / "sheet.png"

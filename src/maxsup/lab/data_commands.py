@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 from maxsup.lab import progress
 from maxsup.lab.data import load
-from maxsup.lab.data.glyphs.making import make_glyphs
+from maxsup.lab.data.glyphs.making import kinds_of_reasons, make_glyphs
 from maxsup.lab.data.glyphs.sets import GLYPH_SETS
 from maxsup.lab.data.glyphs.stored import CACHE, SPLITS, Glyphs, write_glyphs
 from maxsup.lab.data.sheet import contact_sheet
@@ -35,8 +34,8 @@ def _told(glyphs: Glyphs) -> list[str]:
         typefaces = {font["typeface"] for font in fonts}
         images = int(glyphs.in_split(split).sum())
         lines.append(f"{split}: {images:,} images of {len(fonts)} fonts of {len(typefaces)} typefaces")
-    reasons = Counter(font["reason"].split(" (")[0].split(" as ")[0] for font in manifest["dropped"])
-    dropped = "".join(f"\n  {count:5} {reason}" for reason, count in reasons.most_common())
+    kinds = kinds_of_reasons(font["reason"] for font in manifest["dropped"])
+    dropped = "".join(f"\n  {count:5} {kind}" for kind, count in kinds)
     return [
         *lines,
         f"classes: {len(manifest['classes'])}",

@@ -105,7 +105,7 @@ def choose(typefaces: Sequence[str], names: Sequence[str], images: Sequence[Imag
         if per_typeface[typeface] == PER_TYPEFACE:
             reasons.append(f"more than {PER_TYPEFACE} files of the typeface")
         elif taken and near.max() >= COPY:
-            reasons.append(f"draws as {names[taken[near.argmax()]]} (correlation {near.max():.2f})")
+            reasons.append(f"copy (draws as {names[taken[near.argmax()]]}, correlation {near.max():.2f})")
         else:
             reasons.append(None)
             taken.append(i)

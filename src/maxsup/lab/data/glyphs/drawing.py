@@ -50,7 +50,7 @@ def _glyph(font: FreeTypeFont, character: str) -> Images:
     image = Image.new("L", (SIDE, SIDE))
     left, top, right, bottom = map(int, font.getbbox(character))
     if max(right - left, bottom - top) > _LARGEST:
-        raise FontError(f"enormous glyph for {character!r}")
+        raise FontError(f"enormous glyph ({character!r})")
     if right > left and bottom > top:
         canvas = Image.new("L", (right - left, bottom - top))
         ImageDraw.Draw(canvas).text((-left, -top), character, fill=255, font=font)

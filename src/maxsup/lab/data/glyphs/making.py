@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def make_glyphs(which: GlyphSet, folder: Path | None, show: Show = lambda what, 
         except FontError as reason:
             dropped.append((path, str(reason)))
     if not candidates:
-        raise DataError(f"{which.name}: none of {len(files)} font files serves ({_most(dropped)}); {_ADVICE}")
+        raise DataError(f"{which.name}: none of {len(files)} font files serves ({_summary(dropped)}); {_ADVICE}")
     candidates.sort(key=lambda candidate: candidate[0].order)
     names = [f"{font.family} {font.style}" for font, _ in candidates]
     reasons = choose([font.typeface for font, _ in candidates], names, [images for _, images in candidates])
@@ -79,10 +79,10 @@ def _candidate(path: Path, which: GlyphSet) -> tuple[Font, Images]:
     font = read_font(path)
     lacking = [c for c in BASE if c not in font.characters]
     if lacking:
-        raise FontError(f"lacks {len(lacking)} of the letters and digits")
+        raise FontError(f"incomplete (lacks {len(lacking)} of the letters and digits)")
     share = sum(c in font.characters for c in which.characters) / len(which.characters)
     if share < which.coverage:
-        raise FontError(f"draws {share:.0%} of the classes, where {which.coverage:.0%} are needed")
+        raise FontError(f"incomplete (draws {share:.0%} of the classes, where {which.coverage:.0%} are needed)")
     images = draw(path, BASE)
     check(images)
     return font, images
@@ -130,6 +130,15 @@ def _versions() -> dict[str, str]:
     return {"pillow": PIL.__version__, "freetype": str(features.version("freetype2"))}
 
 
-def _most(dropped: list[tuple[Path, str]]) -> str:
-    reasons = Counter(reason for _, reason in dropped)
-    return "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3)) or "there are none"
+def kinds_of_reasons(dropped: Iterable[str]) -> list[tuple[str, int]]:
+    """How many fonts were left out for each kind of reason, what stands before the brackets; the most frequent first.
+
+    >>> kinds_of_reasons(["copy (draws as A)", "unreadable (EOFError)", "copy (draws as B)"])
+    [('copy', 2), ('unreadable', 1)]
+    """
+    return Counter(reason.split(" (")[0] for reason in dropped).most_common()
+
+
+def _summary(dropped: list[tuple[Path, str]]) -> str:
+    kinds = kinds_of_reasons(reason for _, reason in dropped)
+    return "; ".join(f"{count} × {kind}" for kind, count in kinds) or "there are none"
