@@ -123,8 +123,8 @@ def _train_epoch(
 ) -> tuple[float, float]:
     """One pass over the training images; returns mean loss and accuracy on the augmented images."""
     # Seeding each epoch by its number, with no generator that lives on, makes a resumed run equal an unbroken one.
-    set_seed(_seed(seed, run.epoch + 1))
-    generator = torch.Generator(accelerator.device).manual_seed(torch.initial_seed())
+    epoch_seed = _seed(seed, run.epoch + 1)
+    set_seed(epoch_seed)
     run.model.train()
     run.loss.train()
     total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
@@ -132,7 +132,9 @@ def _train_epoch(
     network = cast(models.Classifier, accelerator.unwrap_model(run.model)).backbone
     updates_per_epoch = math.ceil(len(data.train) / recipe.batch_size)
     with collect_dense_logits(network) if METHODS[run.method].dense else nullcontext() as dense:
-        for images, labels in datasets.training_batches(data.train, recipe.data, recipe.batch_size, generator):
+        for images, labels in datasets.training_batches(
+            data.train, recipe.data, recipe.batch_size, seed=epoch_seed, device=accelerator.device
+        ):
             run.scheduler.step_update(run.epoch * updates_per_epoch + steps)
             logits = run.model(images.contiguous(memory_format=torch.channels_last))
             loss = run.loss(logits, labels) if dense is None else run.loss(logits, labels, _dense(dense, accelerator))
