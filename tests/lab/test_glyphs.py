@@ -230,6 +230,14 @@ def test_copies_are_told_by_correlation_and_three_files_a_typeface_are_taken():
     ]
 
 
+def test_a_font_that_borrows_more_than_three_glyphs_is_a_copy():
+    random = np.random.default_rng(0)
+    first, three, four = random.integers(0, 256, (3, 62, 32, 32), dtype=np.uint8)
+    three[:3], four[10:14] = first[:3], first[10:14]
+    reasons = choose(["a", "b", "c"], ["first", "three", "four"], [first, three, four])
+    assert reasons == [None, None, "copy (repeats 4 glyphs of fonts taken before)"]
+
+
 def test_dejavu_looks_like_itself_and_upside_down_it_does_not():
     images = draw(DEJAVU / "DejaVuSansMono.ttf", BASE)
     assert legibility(images) == 1.0

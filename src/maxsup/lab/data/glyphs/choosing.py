@@ -20,6 +20,7 @@ DISTINCT = 50
 LEGIBLE = 0.4
 ALIKE = 0.7
 COPY = 0.93
+REPEATS = 3
 # Capitals and small letters of different shapes.
 _UNLIKE_PAIRS = [(BASE.index(letter.upper()), BASE.index(letter)) for letter in "abdeghnqrt"]
 # Width in pixels over which images are averaged before shapes are compared, so that hairlines meet bold strokes.
@@ -93,21 +94,26 @@ def choose(typefaces: Sequence[str], names: Sequence[str], images: Sequence[Imag
 
     At most three files of a typeface are taken, and none whose mean correlation, over the 62 images of `BASE`, with
     those of a font taken before reaches 0.93: families are renamed, and lent to other scripts, and a copy of a training
-    typeface in the test set would be a leak.
+    typeface in the test set would be a leak. Nor is a font taken of which more than 3 images are, pixel by pixel,
+    images of fonts taken before: pixel fonts borrow letters from each other (and bars such as l meet by chance).
     """
     vectors = np.stack([unit(of).reshape(-1) for of in images])
     closeness = vectors @ vectors.T / len(BASE)
     per_typeface: Counter[str] = Counter()
     taken: list[int] = []
+    drawn: set[bytes] = set()
     reasons: list[str | None] = []
     for i, typeface in enumerate(typefaces):
-        near = closeness[i, taken]
+        near, own = closeness[i, taken], {image.tobytes() for image in images[i]}
         if per_typeface[typeface] == PER_TYPEFACE:
             reasons.append(f"more than {PER_TYPEFACE} files of the typeface")
         elif taken and near.max() >= COPY:
             reasons.append(f"copy (draws as {names[taken[near.argmax()]]}, correlation {near.max():.2f})")
+        elif len(own & drawn) > REPEATS:
+            reasons.append(f"copy (repeats {len(own & drawn)} glyphs of fonts taken before)")
         else:
             reasons.append(None)
             taken.append(i)
+            drawn |= own
             per_typeface[typeface] += 1
     return reasons
