@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from maxsup.lab import compare as comparing
 from maxsup.lab import report
 from maxsup.lab.compare import compare, open_comparison
+from maxsup.lab.executors import local
 from maxsup.lab.names import UnknownNameError
 from maxsup.lab.recipes import Data, digits_convnet
 from maxsup.lab.records import RecordError, read_comparison, read_json, run_directory
@@ -101,11 +101,11 @@ def test_bad_requests_write_nothing(tmp_path, methods, seeds, error, message):
 
 
 def test_default_workers_share_the_cores(monkeypatch):
-    monkeypatch.setattr(comparing.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(comparing.os, "sched_getaffinity", lambda pid: set(range(8)))
-    assert comparing.default_workers(dataclasses.replace(TINY, cpu_threads=3)) == 2
-    monkeypatch.setattr(comparing.torch.cuda, "device_count", lambda: 4)
-    assert comparing.default_workers(TINY) == 4
+    monkeypatch.setattr(local.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert local.default_workers(dataclasses.replace(TINY, cpu_threads=3)) == 2
+    monkeypatch.setattr(local.torch.cuda, "device_count", lambda: 4)
+    assert local.default_workers(TINY) == 4
 
 
 def test_after_kill_9_the_same_command_gives_the_same_summary(tmp_path):
