@@ -77,6 +77,17 @@ def test_another_recipe_is_refused_with_the_fields(tmp_path):
         open_comparison(dataclasses.replace(TINY, epochs=9, batch_size=32), ["max-sup"], [0], tmp_path)
 
 
+def test_runs_that_train_made_in_place_are_taken_and_those_of_another_recipe_refused(tmp_path):
+    from maxsup.lab.train import train
+
+    short = dataclasses.replace(TINY, epochs=1)
+    train(short, "max-sup", 0, run_directory(tmp_path, "max-sup", 0))
+    with pytest.raises(RecordError, match=r"seed-0 holds a run with another recipe: epochs: 1 -> 3"):
+        open_comparison(TINY, ["max-sup"], [0], tmp_path)
+    assert not (tmp_path / "comparison.json").exists()
+    assert [run.status for run in open_comparison(short, ["max-sup"], [0, 1], tmp_path)] == ["finished", "missing"]
+
+
 def test_methods_and_seeds_are_added_and_never_dropped(tmp_path):
     open_comparison(TINY, ["max-sup", "cross-entropy", "max-sup"], [3], tmp_path)
     runs = open_comparison(TINY, ["label-smoothing"], [1], tmp_path)

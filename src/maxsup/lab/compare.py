@@ -38,7 +38,7 @@ def open_comparison(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]
 
     Raises:
         UnknownNameError: for an unknown method.
-        RecordError: if `directory` holds a comparison with another recipe; it lists the fields.
+        RecordError: if `directory` holds a comparison, or a run, with another recipe; it lists the fields.
     """
     for method in methods:
         lookup("method", method, METHODS)
@@ -57,8 +57,15 @@ def open_comparison(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]
             )
         methods = list(dict.fromkeys([*old.methods, *methods]))
         seeds = sorted({*old.seeds, *seeds})
+    runs = [
+        records.read_run(run_directory(directory, method, seed), method, seed) for method in methods for seed in seeds
+    ]
+    for run in runs:  # such as `maxsup train` made there
+        changed = records.differences(run.info["recipe"], as_json(recipe)) if "recipe" in run.info else []
+        if changed:
+            raise RecordError(f"{run.path} holds a run with another recipe: {'; '.join(changed)}")
     records.write_json(directory / "comparison.json", {"recipe": as_json(recipe), "methods": methods, "seeds": seeds})
-    return records.read_comparison(directory).runs
+    return runs
 
 
 def compare(

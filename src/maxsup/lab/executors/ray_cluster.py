@@ -69,6 +69,7 @@ class RayCluster:
 
         ours = not ray.is_initialized()
         if ours:
+            _reach(self.address or os.environ.get("RAY_ADDRESS", ""))
             # Ray would report its use to its makers, from a cluster that is started here. A run sends nothing anywhere.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(address=self.address, log_to_driver=False, logging_level=logging.WARNING)
@@ -88,6 +89,16 @@ class RayCluster:
                 ray.shutdown()
             raise
         return RayPool(cpus, gpus, workers, leases, disconnect=ours)
+
+
+def _reach(address: str) -> None:
+    """Raises where nobody answers at HOST:PORT; Ray would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(f"no Ray cluster answers at {address} ({error.strerror or error})") from error
 
 
 def _places(recipe: Recipe, gpus: float | None, nodes: Sequence[Json]) -> tuple[int, float, list[Json]]:
