@@ -17,7 +17,8 @@ import torch
 from maxsup.lab import compare as comparing
 from maxsup.lab.compare import compare
 from maxsup.lab.executors import Ended, Job, choose
-from maxsup.lab.recipes import Data, digits_convnet
+from maxsup.lab.recipes import Data
+from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import read_comparison, read_json, read_json_lines, run_directory
 from maxsup.lab.train import train
 
@@ -81,9 +82,9 @@ def test_a_killed_node_loses_no_record(monkeypatch, cluster, node, tmp_path):
     ((lost, reason),) = states[-1].lost
     assert reason.startswith("the worker was lost")
     assert {(job.method, job.seed) for job in states[-1].finished} == {(m, s) for m in methods for s in seeds}
-    # The lost run went on: its first epochs are those of the first attempt, down to the time they took.
-    assert 1 <= len(before[lost]) < LONG.epochs
-    assert epochs(lost.directory)[: len(before[lost])] == before[lost]
+    # The lost run went on from a checkpoint: its first epoch is the first attempt's, down to the time it took. (Later
+    # ones may be made again: where writing is slow, not every epoch leaves a checkpoint.)
+    assert epochs(lost.directory)[0] == before[lost][0]
     for run in read_comparison(tmp_path).runs:
         assert run.status == "finished"
         assert [row["epoch"] for row in run.epochs] == list(range(LONG.epochs))
@@ -101,7 +102,7 @@ def test_ctrl_c_ends_the_runs_on_the_cluster_and_the_same_command_goes_on(cluste
     directory = run_directory(tmp_path, "max-sup", 0)
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 120
-    while not (directory / "checkpoint.pt").exists():
+    while not epochs(directory):
         assert running.poll() is None, running.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -113,7 +114,7 @@ def test_ctrl_c_ends_the_runs_on_the_cluster_and_the_same_command_goes_on(cluste
     done = epochs(directory)
     assert 1 <= len(done) < 60
     subprocess.run(command, check=True, capture_output=True, timeout=300)
-    assert epochs(directory)[: len(done) - 1] == done[:-1]  # a kill may come between checkpoint and line
+    assert epochs(directory)[0] == done[0]  # down to the time it took
     assert len(epochs(directory)) == 60
     assert json.loads((tmp_path / "summary.json").read_text())
     assert rest(tmp_path) == []
