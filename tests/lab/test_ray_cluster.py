@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from maxsup.lab.compare import compare
 from maxsup.lab.executors import Ended, Job, choose
 from maxsup.lab.recipes import Data
 from maxsup.lab.recipes.small import digits_convnet
-from maxsup.lab.records import read_comparison, read_json, read_json_lines, run_directory
+from maxsup.lab.records import RecordError, read_comparison, read_json, read_json_lines, run_directory
 from maxsup.lab.train import train
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'maxsup[ray]')")
@@ -134,6 +135,15 @@ def test_an_error_of_a_run_is_told_and_not_tried_again(cluster, node, tmp_path):
     assert states[-1].lost == ()
     assert max(len(state.active) for state in states) == 1
     assert [run.status for run in read_comparison(tmp_path).runs] == ["failed", "finished"]
+
+
+def test_a_command_whose_comparison_another_one_took_over_ends(cluster, node, tmp_path):
+    def take_over(state):
+        for leases in tmp_path.glob(".tmp-leases-*"):  # as the start of another command does
+            shutil.rmtree(leases)
+
+    with pytest.raises(RecordError, match=f"another command has taken over {tmp_path}"):
+        compare(LONG, ["max-sup"], [0], tmp_path, executor=RayCluster(cluster.address), show=take_over)
 
 
 def test_a_cluster_that_cannot_make_the_run_is_refused(cluster, node, tmp_path):

@@ -15,7 +15,8 @@ import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ from maxsup.lab.recipes import Recipe
 from maxsup.lab.records import Json, RecordError
 
 LOCK_SECONDS = 300.0
-"""How long an attempt waits for the one before it to let go of the run's folder. Ray ends a node that it takes for dead
-within a minute or so, and a file server frees a dead client's locks within two."""
+"""How long an attempt waits for the one before it to let go of the run's folder: until Ray has ended a node that it
+takes for dead, and a file server has freed a dead client's locks."""
 VISIBLE_SECONDS = 120.0
-"""How long a node's last record may take to be seen here; network file systems cache names for a minute."""
+"""How long a node's last record may take to be seen here; network file systems cache names for a while."""
 _LEASES = ".tmp-leases-"
 
 
@@ -242,6 +243,15 @@ class RayPool:
         self._given = 0
         self._attempts: dict[Any, _Attempt] = {}
 
+    @contextmanager
+    def _still_ours(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            if self._leases.exists():
+                raise
+            raise RecordError(f"another command has taken over {self._leases.parent}; this one has ended") from error
+
     def has_room(self) -> bool:
         """Always, unless `workers` is given: Ray queues what the cluster cannot take yet, and so sees the demand."""
         return self._workers is None or len(self._attempts) < self._workers
@@ -250,15 +260,17 @@ class RayPool:
         """Submits the job with a new lease."""
         self._given += 1
         lease = self._leases / f"{job.method}-seed-{job.seed}-attempt-{self._given}"
-        lease.touch()
-        lease.chmod(self._leases.stat().st_mode & 0o666)
+        with self._still_ours():
+            lease.touch()
+            lease.chmod(self._leases.stat().st_mode & 0o666)
         data_dir = job.data_dir and job.data_dir.absolute()
         there = replace(job, directory=job.directory.absolute(), data_dir=data_dir)
         self._attempts[self._task.remote(there, lease, self._gpus)] = _Attempt(job, lease)
 
     def active(self) -> Sequence[Job]:
         """The jobs whose workers have begun."""
-        return [attempt.job for attempt in self._attempts.values() if attempt.started()]
+        with self._still_ours():
+            return [attempt.job for attempt in self._attempts.values() if attempt.started()]
 
     def ended(self, timeout: float) -> Sequence[Ended]:
         """Jobs that ended; the lease of each is revoked first, so that a lost one can be given again."""
@@ -266,7 +278,8 @@ class RayPool:
         ended = []
         for reference in ready:
             attempt = self._attempts.pop(reference)
-            attempt.lease.unlink()
+            with self._still_ours():
+                attempt.lease.unlink()
             try:
                 error = str(self._ray.get(reference)) or _unseen(attempt.job)
             except _losses() as loss:
@@ -279,7 +292,8 @@ class RayPool:
 
     def stop(self) -> None:
         """Revokes all leases and kills the tasks."""
-        shutil.rmtree(self._leases)
+        if self._leases.exists():
+            shutil.rmtree(self._leases)
         for reference in self._attempts:
             self._ray.cancel(reference, force=True)
         if self._disconnect:
