@@ -323,7 +323,7 @@ def test_gpu_graph():
 @gpu
 @needs_gpu
 def test_gpu_a_new_strength_compiles_nothing():
-    from maxsup.kernels.loss_kernels import tile_kernel
+    from maxsup.kernels.tile_kernel import tile_kernel
 
     logits, target = logits_and_target(64, 100)
 

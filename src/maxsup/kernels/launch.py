@@ -12,8 +12,9 @@ import triton
 from torch import Tensor
 
 from maxsup.kernels.choice import Terms
-from maxsup.kernels.loss_kernels import scale_kernel, tile_kernel, weights_kernel
+from maxsup.kernels.side_kernels import scale_kernel, weights_kernel
 from maxsup.kernels.stream_kernel import stream_kernel
+from maxsup.kernels.tile_kernel import tile_kernel
 from maxsup.methods.common import Number
 
 VECTOR_BYTES = 16
@@ -37,7 +38,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the rows lie in memory: the vector's width, and whether rows begin anywhere (see `loss_kernels`)."""
+    """How the rows lie in memory: the vector's width, and whether rows begin anywhere (see `tile_kernel`)."""
 
     vector: int
     edges: bool

@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # What Triton compiles is no Python that mypy could follow.
-"""The kernel of `loss_kernels` for rows that do not fit in registers: two loops over a row, the second in the cache.
+"""The kernel for rows that do not fit in registers: two loops over a row, the second in the cache.
 
 The first loop keeps per vector place the running maximum and the sum of exponentials relative to it (online softmax),
 so that threads need not talk before the row's end. The second makes the gradient, backwards: what was read last is
@@ -11,7 +11,7 @@ rest.
 import triton
 import triton.language as tl
 
-from maxsup.kernels.loss_kernels import INFINITY, LOG2_E, _divisor, _exp, _finish, _inside, _number, _row_terms
+from maxsup.kernels.parts import INFINITY, LOG2_E, divisor_of, exp, finish, inside, number, row_terms
 
 
 @triton.jit
@@ -34,7 +34,7 @@ def _online(x, mask, chunk, highest, base, exponentials, total, squares, first, 
     new_base = higher * LOG2_E
     finite = tl.where(higher == -INFINITY, 0.0, new_base)  # −inf − −inf would be NaN
     exponentials *= tl.exp2(base - finite)
-    exponentials += tl.where(mask, tl.sum(_exp(x, finite[:, None]), 1), 0.0)
+    exponentials += tl.where(mask, tl.sum(exp(x, finite[:, None]), 1), 0.0)
     first = tl.where(top > highest, chunk, first)
     total += tl.sum(x, 1)
     if PENALTY:
@@ -44,7 +44,7 @@ def _online(x, mask, chunk, highest, base, exponentials, total, squares, first, 
 
 @triton.jit
 def _gradient(x, base, slope, share, absent_share, tension, some_absent, PENALTY: tl.constexpr):
-    g = _exp(x, base) * slope - share
+    g = exp(x, base) * slope - share
     if PENALTY:
         g += x * tension
     if some_absent:
@@ -65,7 +65,7 @@ def _first_chunk(
     KEEP: tl.constexpr,
 ):  # fmt: skip
     """A row's first chunk, (GROUPS, VECTOR), zeros where there is none."""
-    _, begin, _, groups = _inside(row, logits_stride, CLASSES, VECTOR, EDGES)
+    _, begin, _, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
     vector = groups - CHUNKS * GROUPS + tl.arange(0, GROUPS)
     tile = vector[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
     mask = (vector >= 0) & (y != ignore_index)
@@ -87,7 +87,7 @@ def stream_kernel(
     KEEP is the cache hint of the first loop. With AHEAD the next chunk is on its way while one is computed, and at a
     row's end the next row's first one.
     """
-    alpha, smoothing, penalty, z_loss = _number(alpha), _number(smoothing), _number(penalty), _number(z_loss)
+    alpha, smoothing, penalty, z_loss = number(alpha), number(smoothing), number(penalty), number(z_loss)
     program, programs = tl.program_id(0), tl.num_programs(0)
     group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
     edge = tl.arange(0, 2 * VECTOR)
@@ -95,13 +95,13 @@ def stream_kernel(
     row_losses = 0.0
     y = _target(target, program, rows, ignore_index)
     x = _first_chunk(logits, program, y, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES, KEEP)
-    bottom = _divisor(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS, 4096)
+    bottom = divisor_of(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS, 4096)
     for row in range(program, rows, programs):
         y_next = _target(target, row + programs, rows, ignore_index)
         place = tl.cast(row, tl.int64)
         keep = y != ignore_index
         known = keep & (y >= 0) & (y < CLASSES)
-        offset, begin, head, groups = _inside(row, logits_stride, CLASSES, VECTOR, EDGES)
+        offset, begin, head, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
         z_y = tl.load(logits + offset + y, mask=known, other=float("nan")).to(tl.float32)
 
         # Chunk c has the vectors `skip + c GROUPS + group` of the inside, counted from column `head`; skip <= 0.
@@ -146,7 +146,7 @@ def stream_kernel(
         if PENALTY:
             row_squares = tl.sum(squares, 0)
         if EDGES:
-            row_exponentials += tl.sum(_exp(x_edge, row_base), 0)
+            row_exponentials += tl.sum(exp(x_edge, row_base), 0)
             row_total += tl.sum(tl.where(on_edge & keep, x_edge, 0.0), 0)
             if PENALTY:
                 row_squares += tl.sum(tl.where(on_edge & keep, x_edge * x_edge, 0.0), 0)
@@ -181,7 +181,7 @@ def stream_kernel(
                     row_squares += tl.sum(finite_edge * finite_edge, 0)
                 present += tl.sum(there_edge.to(tl.float32), 0)
 
-        row_loss, slope, at_target, share, absent_share = _row_terms(
+        row_loss, slope, at_target, share, absent_share = row_terms(
             maximum, row_base, row_exponentials, row_total, present, row_squares, z_y,
             alpha, smoothing, penalty, z_loss,
             MAX_SUP, SMOOTHING, PENALTY, Z_LOSS, STRICT, CLASSES,
@@ -205,7 +205,7 @@ def stream_kernel(
             share = tl.where(keep, factor * share, 0.0)
             absent_share = factor * absent_share
             tension = factor * penalty
-            g_y = slope * _exp(z_y, row_base) - factor * at_target
+            g_y = slope * exp(z_y, row_base) - factor * at_target
             g_y -= tl.where(z_y == -INFINITY, absent_share, share)
             if PENALTY:
                 g_y += tl.where(z_y == -INFINITY, 0.0, tension * z_y)
@@ -222,7 +222,7 @@ def stream_kernel(
             if INPLACE:
                 tl.debug_barrier()  # every thread has read what it needs of the logits
             for back in range(CHUNKS - 1):
-                inside = skip + (CHUNKS - 1 - back) * GROUPS + group >= 0
+                in_row = skip + (CHUNKS - 1 - back) * GROUPS + group >= 0
                 there = (skip + (CHUNKS - 2 - back) * GROUPS + group >= 0) & keep
                 start = (skip + (CHUNKS - 1 - back) * GROUPS) * VECTOR
                 before = pointers + (start - GROUPS * VECTOR + tile)
@@ -230,7 +230,7 @@ def stream_kernel(
                     ahead = tl.load(before, mask=there[:, None], other=0.0, eviction_policy="evict_first")
                 g = _gradient(x.to(tl.float32), row_base, slope, share, absent_share, tension, some_absent, PENALTY)
                 tl.store(
-                    out_base + (start + tile), g.to(gradient.dtype.element_ty), mask=inside[:, None],
+                    out_base + (start + tile), g.to(gradient.dtype.element_ty), mask=in_row[:, None],
                     eviction_policy="evict_first",
                 )  # fmt: skip
                 if not AHEAD:
@@ -247,7 +247,7 @@ def stream_kernel(
                 mask=(skip + group >= 0)[:, None], eviction_policy="evict_first",
             )  # fmt: skip
             if EDGES:
-                g_edge = _exp(x_edge, row_base) * slope - share
+                g_edge = exp(x_edge, row_base) * slope - share
                 if PENALTY:
                     g_edge += x_edge * tension
                 g_edge = tl.where(x_edge == -INFINITY, -absent_share, g_edge)
@@ -276,4 +276,4 @@ def stream_kernel(
             )  # fmt: skip
         x, y = ahead, y_next
     if LOSS == "sum":
-        _finish(loss, sums, counter, row_losses, bottom)
+        finish(loss, sums, counter, row_losses, bottom)

@@ -1,13 +1,6 @@
 # mypy: ignore-errors
 # What Triton compiles is no Python that mypy could follow.
-"""Cross-entropy with penalties: loss and gradient of a row of logits in one kernel.
-
-For a row z (K,) with target y, q = softmax(z), L = logsumexp(z), n the number of classes whose logit is not −inf, means
-and squares over those, and w the row's weight:
-
-    loss = w (L − z_y + alpha (max z − mean z) + smoothing (z_y − mean z) + penalty ‖z‖²/2 + z_loss L²)
-    dloss/dz_k = w (q_k (1 + 2 z_loss L) − (1 − smoothing) [k = y] + alpha [k = argmax] − (alpha + smoothing)/n
-                    + penalty z_k)
+"""The kernel for rows that fit in registers: several rows at a time, each read once. Its formulas are in `parts`.
 
 Memory sets the speed, so a row is read in vectors of 16 bytes where its place allows. A tile has the shape (ROWS,
 GROUPS, VECTOR): a vector is what one thread loads at once, and what can be said of a whole vector (whether it is within
@@ -16,140 +9,12 @@ first: with 8 rows a row has 4 threads, which take few steps to reduce it, and w
 for 8 rows at once. With EDGES the rows need not begin at a multiple of 16 bytes: the vectors cover the inside of a row,
 and up to VECTOR − 1 logits on either side are an edge. The two classes whose gradient is special, y and argmax, are
 written after the tile, so that no logit is compared with them.
-
-The exponentials are 2^(z log2 e − m log2 e) by one fused multiply-add, the second product rounded. That shifts all of a
-row's exponents by `_rounding`, which cancels in q and is subtracted from L.
-
-Shapes of what the pointers point to: logits (rows, CLASSES) with adjacent columns, gradient (rows, CLASSES) without
-gaps, target (rows,), weight (CLASSES,), upstream (rows,) or () with a stride of 0, loss (rows,) or with LOSS = "sum"
-(), and then sums (programs,) and counter (), which is 0. A strength is a number or the pointer to one.
 """
 
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
-INFINITY = tl.constexpr(float("inf"))
-
-
-@triton.jit
-def _number(value):
-    """A float32 from a number or from the pointer to one: neither is part of what is compiled."""
-    value = tl.where(True, value, value)  # to the interpreter a number is a Python float: this makes it a tensor
-    if value.dtype.is_ptr():
-        value = tl.load(value)
-    return value.to(tl.float32)
-
-
-@triton.jit
-def _exp(x, base):
-    """exp(x − m) for base = m log2 e, rounded."""
-    return tl.exp2(tl.fma(x, tl.full(x.shape, LOG2_E, tl.float32), -base))
-
-
-@triton.jit
-def _rounding(maximum, base):
-    """What rounding took from `base`."""
-    return tl.fma(maximum, tl.full(maximum.shape, LOG2_E, tl.float32), -base)
-
-
-@triton.jit
-def _inside(row, logits_stride, CLASSES: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr):
-    """Offset of a row; of its whole vectors where they begin, at which column, and how many they are."""
-    offset = tl.cast(row, tl.int64) * logits_stride
-    if EDGES:
-        begin = (offset + (VECTOR - 1)) // VECTOR * VECTOR
-        end = (offset + CLASSES) // VECTOR * VECTOR
-        head = (begin - offset).to(tl.int32)
-        groups = ((end - begin) // VECTOR).to(tl.int32)
-    else:
-        begin = offset
-        head = (offset * 0).to(tl.int32)
-        groups = head + CLASSES // VECTOR
-    # The hint is of the operation that makes `begin`: an argument could not bear it.
-    return offset, tl.multiple_of(begin, VECTOR), head, groups
-
-
-@triton.jit
-def _sum_of_weights(target, weight, start, stop, step, ignore_index, CLASSES: tl.constexpr, BLOCK: tl.constexpr):
-    """Sum of the weights of the targets start, …, stop − 1 that are not ignored, BLOCK at a time, `step` apart."""
-    total = tl.zeros((BLOCK,), tl.float32)
-    for first in range(start, stop, step):
-        index = first + tl.arange(0, BLOCK)
-        y = tl.load(target + index, mask=index < stop, other=0).to(tl.int64)
-        keep = (index < stop) & (y != ignore_index)
-        if weight is None:
-            total += keep.to(tl.float32)
-        else:
-            total += tl.load(weight + y, mask=keep & (y >= 0) & (y < CLASSES), other=0.0).to(tl.float32)
-    return tl.sum(total, 0)
-
-
-@triton.jit(do_not_specialize=["rows", "ignore_index"])
-def weights_kernel(
-    target, weight, partials, rows, ignore_index, CLASSES: tl.constexpr, PROGRAMS: tl.constexpr, BLOCK: tl.constexpr
-):
-    """partials[p] = sum of the weights that program p of PROGRAMS looks at."""
-    program = tl.program_id(0)
-    total = _sum_of_weights(target, weight, program * BLOCK, rows, PROGRAMS * BLOCK, ignore_index, CLASSES, BLOCK)
-    tl.store(partials + program, total)
-
-
-@triton.jit
-def _divisor(
-    divisor, target, weight, rows, ignore_index,
-    DIVISOR: tl.constexpr, CLASSES: tl.constexpr, PARTIALS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """What the sum is divided by, a float32: "one", a "number", or the weights of "targets" or of their "partials"."""
-    if DIVISOR == "one":
-        result = 1.0
-    elif DIVISOR == "number":
-        result = _number(divisor)
-    elif DIVISOR == "targets":
-        result = _sum_of_weights(target, weight, 0, rows, BLOCK, ignore_index, CLASSES, BLOCK)
-    else:
-        result = tl.sum(tl.load(divisor + tl.arange(0, PARTIALS)), 0)
-    return result
-
-
-@triton.jit
-def _row_terms(
-    maximum, base, exponentials, total, present, squares, z_y,
-    alpha, smoothing, penalty, z_loss,
-    MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
-    STRICT: tl.constexpr, CLASSES: tl.constexpr,
-):  # fmt: skip
-    """From the sums over a row: loss, factor of q, factor of −[k = y], share of a present and of an absent class."""
-    log_sum = maximum + (tl.log2(exponentials) - _rounding(maximum, base)) * LN_2
-    mean = total / present
-    loss = log_sum - z_y
-    slope = tl.full(loss.shape, 1.0, tl.float32)
-    at_target = tl.full(loss.shape, 1.0, tl.float32)
-    share = tl.zeros(loss.shape, tl.float32)
-    absent_share = tl.zeros(loss.shape, tl.float32)
-    if MAX_SUP:
-        loss += alpha * (maximum - mean)
-        share += alpha / present
-    if SMOOTHING:
-        if STRICT:
-            # An absent class makes the smoothed sum inf, as PyTorch has it; its gradient is finite.
-            loss = tl.where(present < CLASSES, log_sum - maximum + INFINITY, loss + smoothing * (z_y - mean))
-            share += smoothing / CLASSES
-            absent_share += smoothing / CLASSES
-            at_target -= smoothing
-        else:
-            # The cross-entropy of an absent target is inf by itself: −inf here would turn the sum into NaN.
-            absent = z_y == -INFINITY
-            loss += smoothing * (tl.where(absent, log_sum, z_y) - mean)
-            share += smoothing / present
-            at_target -= tl.where(absent, 0.0, smoothing)
-    if PENALTY:
-        loss += penalty * squares * 0.5
-    if Z_LOSS:
-        loss += z_loss * log_sum * log_sum
-        slope += 2.0 * z_loss * log_sum
-    return loss, slope, at_target, share, absent_share
+from maxsup.kernels.parts import INFINITY, LOG2_E, divisor_of, edges, exp, finish, inside, number, row_terms
 
 
 @triton.jit
@@ -160,7 +25,7 @@ def _load_rows(
     """Logits of the inside (ROWS, GROUPS, VECTOR), of the edges (ROWS, 2 VECTOR) and of the targets (ROWS,)."""
     keep = (row < rows) & (y != ignore_index)
     known = keep & (y >= 0) & (y < CLASSES)
-    offset, begin, head, groups = _inside(row, logits_stride, CLASSES, VECTOR, EDGES)
+    offset, begin, head, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
     group = tl.arange(0, GROUPS)
     column = group[None, :, None] * VECTOR + tl.arange(0, VECTOR)[None, None, :]
     mask = (group[None, :] < groups[:, None]) & keep[:, None]
@@ -169,34 +34,11 @@ def _load_rows(
     # An index out of range makes loss and gradient NaN.
     z_y = tl.load(logits + offset + y, mask=known, other=float("nan"))
     if EDGES:
-        edge_column, on_edge = _edges(head, groups, CLASSES, VECTOR)
+        edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
         x_edge = tl.load(logits + offset[:, None] + edge_column, mask=on_edge & keep[:, None], other=-INFINITY)
     else:
         x_edge = z_y
     return x, x_edge, z_y
-
-
-@triton.jit
-def _edges(head, groups, CLASSES: tl.constexpr, VECTOR: tl.constexpr):
-    """Columns (ROWS, 2 VECTOR) before and after the inside, and which of them there are."""
-    edge = tl.arange(0, 2 * VECTOR)[None, :]
-    column = tl.where(edge < VECTOR, edge, (head + groups * VECTOR - VECTOR)[:, None] + edge)
-    return column, tl.where(edge < VECTOR, edge < head[:, None], column < CLASSES)
-
-
-@triton.jit
-def _finish(loss, sums, counter, total, bottom):
-    """The last program to arrive adds up what all have left, in the programs' order, and divides it into the loss."""
-    programs = tl.num_programs(0)
-    tl.store(sums + tl.program_id(0), total)
-    tl.debug_barrier()  # whichever thread stored the sum, it did so before the counter tells
-    if tl.atomic_add(counter, 1, sem="acq_rel") == programs - 1:
-        totals = tl.zeros((1024,), tl.float32)
-        for first in range(0, programs, 1024):
-            index = first + tl.arange(0, 1024)
-            totals += tl.load(sums + index, mask=index < programs, other=0.0, cache_modifier=".cg")
-        tl.store(loss, (tl.sum(totals, 0) / bottom).to(loss.dtype.element_ty))
-        tl.store(counter, 0)  # for the next launch
 
 
 @triton.jit(do_not_specialize=["rows", "logits_stride", "upstream_stride", "ignore_index"])
@@ -213,7 +55,7 @@ def tile_kernel(
 
     With AHEAD the next rows are on their way while these are computed and written.
     """
-    alpha, smoothing, penalty, z_loss = _number(alpha), _number(smoothing), _number(penalty), _number(z_loss)
+    alpha, smoothing, penalty, z_loss = number(alpha), number(smoothing), number(penalty), number(z_loss)
     program, programs = tl.program_id(0), tl.num_programs(0)
     step = programs * ROWS
     group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
@@ -226,7 +68,7 @@ def tile_kernel(
         x_next, x_edge_next, z_y_next = _load_rows(
             logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
         )
-    bottom = _divisor(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS, 1024)
+    bottom = divisor_of(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS, 1024)
     scale = 1.0 / bottom
     for first_row in range(program * ROWS, rows, step):
         row = first_row + tl.arange(0, ROWS)
@@ -242,10 +84,10 @@ def tile_kernel(
                 logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
             )
         x, z_y = x_read.to(tl.float32), z_y_read.to(tl.float32)
-        inside = row < rows
-        keep = inside & (y != ignore_index)
+        in_batch = row < rows
+        keep = in_batch & (y != ignore_index)
         known = keep & (y >= 0) & (y < CLASSES)
-        _, begin, head, groups = _inside(row, logits_stride, CLASSES, VECTOR, EDGES)
+        _, begin, head, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
         whole = group[None, :] < groups[:, None]
         mask = whole & keep[:, None]
 
@@ -253,7 +95,7 @@ def tile_kernel(
         maximum = tl.max(highest, 1)
         total = tl.sum(tl.sum(x, 2), 1)
         if EDGES:
-            edge_column, on_edge = _edges(head, groups, CLASSES, VECTOR)
+            edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
             edge_mask = on_edge & keep[:, None]
             x_edge = x_edge_read.to(tl.float32)
             maximum = tl.maximum(maximum, tl.max(x_edge, 1))
@@ -261,10 +103,10 @@ def tile_kernel(
         # Rows that do not count get finite numbers, which a factor of 0 takes out of the gradient.
         maximum = tl.where(keep, maximum, 0.0)
         base = maximum * LOG2_E
-        e = _exp(x, base[:, None, None])
+        e = exp(x, base[:, None, None])
         exponentials = tl.sum(tl.where(mask, tl.sum(e, 2), 0.0), 1)
         if EDGES:
-            e_edge = _exp(x_edge, base[:, None])
+            e_edge = exp(x_edge, base[:, None])
             exponentials += tl.sum(e_edge, 1)
         exponentials = tl.where(keep, exponentials, 1.0)
 
@@ -290,7 +132,7 @@ def tile_kernel(
                 if PENALTY:
                     squares += tl.sum(finite_edge * finite_edge, 1)
 
-        row_loss, slope, at_target, share, absent_share = _row_terms(
+        row_loss, slope, at_target, share, absent_share = row_terms(
             maximum, base, exponentials, total, present, squares, z_y, alpha, smoothing, penalty, z_loss,
             MAX_SUP, SMOOTHING, PENALTY, Z_LOSS, STRICT, CLASSES,
         )  # fmt: skip
@@ -300,22 +142,22 @@ def tile_kernel(
             factor = tl.load(weight + y, mask=known, other=0.0).to(tl.float32)
         row_loss = tl.where(keep, factor * row_loss, 0.0)
         if LOSS == "rows":
-            tl.store(loss + row, row_loss.to(loss.dtype.element_ty), mask=inside)
+            tl.store(loss + row, row_loss.to(loss.dtype.element_ty), mask=in_batch)
         elif LOSS == "sum":
             row_losses += row_loss
 
         if gradient is not None:
             factor = factor * scale
             if upstream is not None:
-                factor *= tl.load(upstream + row.to(tl.int64) * upstream_stride, mask=inside, other=0.0).to(tl.float32)
+                factor *= tl.load(upstream + row.to(tl.int64) * upstream_stride, mask=in_batch, other=0.0).to(
+                    tl.float32
+                )
             factor = tl.where(keep, factor, 0.0)
             # What is NaN in z_y (an index out of range) has to show in the whole row.
             slope = tl.where(z_y == z_y, factor * slope / exponentials, z_y)
             slope = tl.where(keep, slope, 0.0)
             share = tl.where(keep, factor * share, 0.0)
-            g_y = (
-                slope * _exp(z_y, base) - factor * at_target - tl.where(z_y == -INFINITY, factor * absent_share, share)
-            )
+            g_y = slope * exp(z_y, base) - factor * at_target - tl.where(z_y == -INFINITY, factor * absent_share, share)
             if PENALTY:
                 g_y += tl.where(z_y == -INFINITY, 0.0, factor * penalty * z_y)
             if MAX_SUP:
@@ -338,7 +180,7 @@ def tile_kernel(
                 tl.debug_barrier()  # every thread has read what it needs of the logits
             tl.store(
                 gradient + out_begin[:, None, None] + column, g.to(gradient.dtype.element_ty),
-                mask=(whole & inside[:, None])[:, :, None], eviction_policy="evict_first",
+                mask=(whole & in_batch[:, None])[:, :, None], eviction_policy="evict_first",
             )  # fmt: skip
             if EDGES:
                 g_edge = e_edge * slope[:, None] - share[:, None]
@@ -348,7 +190,7 @@ def tile_kernel(
                 g_edge = tl.where(keep[:, None], g_edge, 0.0)
                 tl.store(
                     gradient + out[:, None] + edge_column, g_edge.to(gradient.dtype.element_ty),
-                    mask=on_edge & inside[:, None],
+                    mask=on_edge & in_batch[:, None],
                 )  # fmt: skip
             if MAX_SUP:
                 at_top = near.to(tl.float32) == maximum[:, None]
@@ -368,17 +210,4 @@ def tile_kernel(
                 )
         y, y_next = y_next, y_after
     if LOSS == "sum":
-        _finish(loss, sums, counter, tl.sum(row_losses, 0), bottom)
-
-
-@triton.jit(do_not_specialize=["count"])
-def scale_kernel(gradient, upstream, count, BLOCK: tl.constexpr):
-    """gradient *= upstream, in place; ends at once where the factor is 1, which costs the host no look at it."""
-    factor = tl.load(upstream).to(tl.float32)
-    if factor != 1.0:
-        step = tl.num_programs(0).to(tl.int64) * BLOCK
-        for first in range(tl.program_id(0).to(tl.int64) * BLOCK, count, step):
-            index = first + tl.arange(0, BLOCK)
-            mask = index < count
-            g = tl.load(gradient + index, mask=mask).to(tl.float32)
-            tl.store(gradient + index, (g * factor).to(gradient.dtype.element_ty), mask=mask)
+        finish(loss, sums, counter, tl.sum(row_losses, 0), bottom)
