@@ -84,6 +84,7 @@ def cases(few: bool) -> dict[str, tuple[torch.dtype, Callable[[], float]]]:
     def add(name: str, n: int, k: int, dtype: torch.dtype, loss: Loss = max_sup_cross_entropy, **options: Any) -> None:
         kernel = {"impl": "triton", "inplace": options.pop("inplace", False)}
         ignored, weighted, cut = options.pop("ignored", 0), options.pop("weighted", False), options.pop("cut", None)
+        soft = options.pop("soft", False)
         if few:
             n = min(n, 6)
             if k > 5000:
@@ -93,6 +94,8 @@ def cases(few: bool) -> dict[str, tuple[torch.dtype, Callable[[], float]]]:
             logits, target = batch(n, k, dtype, ignored)
             if cut is not None:
                 target = target.clamp(max=cut(logits).shape[1] - 1)
+            if soft:
+                target = batch(n, k, torch.float32, 0)[0].flip(1).softmax(1)
             more = {"weight": torch.linspace(0.5, 2.0, k)} if weighted else {}
             return errors(loss, [logits], target, {"alpha": 0.2} | options | more, kernel, cut)
 
@@ -110,6 +113,10 @@ def cases(few: bool) -> dict[str, tuple[torch.dtype, Callable[[], float]]]:
     add("long rows", 5, 32000, bf16)
     add("long odd rows, in place", 5, 50257, bf16, inplace=True, ignored=1)
     add("long rows, per row", 3, 16384, f32, reduction="none", weighted=True)
+
+    add("probabilities", 40, 1000, bf16, soft=True)
+    add("probabilities, odd rows, weights", 9, 999, f32, soft=True, weighted=True, label_smoothing=0.1)
+    add("probabilities, long odd rows", 3, 50257, bf16, soft=True, inplace=True)
 
     def head() -> float:
         n, d, k = (6 if few else 48), 32, 515

@@ -34,12 +34,13 @@ def fused_loss(
 ) -> Tensor:
     """Cross-entropy with `terms`, of arguments as `maxsup.functional.max_sup_cross_entropy` takes them."""
     checked = check(input, target, weight, ignore_index, reduction, num_items)
-    target = target.reshape(-1).contiguous()
-    if readable(target):
-        indices(target.long(), ignore_index, checked.classes)
-    logits = rows_of(input)
-    if logits.stride(1) != 1 and checked.classes > 1:
-        logits = logits.contiguous()
+    if checked.probabilities:
+        target = _with_adjacent_classes(rows_of(target))
+    else:
+        target = target.reshape(-1).contiguous()
+        if readable(target):
+            indices(target.long(), ignore_index, checked.classes)
+    logits = _with_adjacent_classes(rows_of(input))
     if weight is not None:
         weight = weight.to(input.device).contiguous()
     needed = torch.is_grad_enabled() and input.requires_grad
@@ -64,6 +65,10 @@ def fused_loss(
         loss = _loss_of(logits, reduction, checked.dtype)
         losses_and_gradient(logits, rows, loss=loss, gradient=None)
     return loss.reshape(checked.shape) if reduction == "none" else loss
+
+
+def _with_adjacent_classes(rows: Tensor) -> Tensor:
+    return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
 
 
 def _placed(number: Number | None, device: torch.device) -> Number | None:

@@ -23,17 +23,23 @@ FEW_TARGETS = 2048  # so many every program adds up for itself, which saves a la
 FEW_TARGETS_OF_A_STREAM = 16384  # whose programs are few and large
 REGISTERS = 65536  # of a multiprocessor
 LONG_ROW_BYTES = 32768  # longer rows are streamed
+LONG_SOFT_ROW = 8192  # classes; rows of probabilities and of logits share the registers
 
 
 @dataclass(frozen=True)
 class Rows:
     """Everything but the logits of a batch of rows."""
 
-    target: Tensor  # (N,) contiguous integers
+    target: Tensor  # (N,) contiguous integers; or (N, K) probabilities whose columns are adjacent
     weight: Tensor | None  # (K,) contiguous
     ignore_index: int
     terms: Terms
-    divisor: Number | None  # of the sum; None for the sum of the weights of the rows that count
+    divisor: Number | None  # of the sum; None for the sum of the weights of the rows that count, or the soft rows
+
+    @property
+    def soft(self) -> Tensor | None:
+        """The target if it holds probabilities."""
+        return self.target if self.target.is_floating_point() else None
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,14 @@ class Plan:
     keep: str = "evict_last"  # of a stream's first loop
 
 
-def layout_of(logits: Tensor) -> Layout:
-    """The widest vectors that the addresses of the rows (N, K) allow."""
+def layout_of(logits: Tensor, soft: Tensor | None = None) -> Layout:
+    """The widest vectors that the addresses of the rows (N, K), and those of the probabilities, allow."""
     size, (n, classes) = logits.element_size(), logits.shape
     widest = VECTOR_BYTES // size
-    stride = logits.stride(0) if n > 1 else classes
-    together = math.gcd(classes, stride, logits.data_ptr() // size, widest)
-    anywhere = stride == classes and logits.data_ptr() % VECTOR_BYTES == 0
+    tensors = [logits] if soft is None else [logits, soft]
+    strides = [x.stride(0) if n > 1 else classes for x in tensors]
+    together = math.gcd(classes, *strides, *(x.data_ptr() // x.element_size() for x in tensors), widest)
+    anywhere = all(x.data_ptr() % VECTOR_BYTES == 0 for x in tensors) and set(strides) == {classes}
     # Fewer than 8 bytes at a time waste instructions; with edges the row needs room for an inside.
     if together * size < VECTOR_BYTES // 2 and anywhere and classes >= 4 * widest:
         return Layout(widest, True)
@@ -73,15 +80,23 @@ def layout_of(logits: Tensor) -> Layout:
 
 
 @functools.lru_cache(maxsize=256)
-def plan_of(classes: int, size: int, layout: Layout) -> Plan:
-    """The cut for K classes of `size` bytes.
+def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan:
+    """The cut for K classes of `size` bytes, and probabilities of `soft_size` bytes if there are any.
 
     16 warps of a multiprocessor with 32 logits a thread: with those `benchmarks/bench_loss_gpu.py --tune` came within
     1% of the fastest cut on an H100 (Triton 3.6) for rows of 1000 and of 32000 classes and more. Short rows take fewer
-    logits a thread, and float32 takes fewer warps, whose registers have to hold the next rows as well.
+    logits a thread, and float32 takes fewer warps, whose registers have to hold the next rows as well. Probabilities
+    have to lie in registers beside the logits, and beside them in the cache.
     """
     vectors = -(-classes // layout.vector)
     columns = triton.next_power_of_2(vectors) * layout.vector
+    if soft_size:
+        if classes > LONG_SOFT_ROW:
+            return stream_plan(classes, layout, 16384 // size, warps=16, programs=1)
+        rows, warps = max(1, 512 // columns), max(1, columns // 1024)
+        registers = min(255, REGISTERS // (32 * warps), 168 + 8 * size)
+        programs = max(1, REGISTERS // (registers * 32 * warps))
+        return Plan(rows, columns // layout.vector, 1, warps, programs, registers)
     if classes * size > LONG_ROW_BYTES:
         # Two rows of a multiprocessor fill each other's waits as long as the cache holds all that are in flight.
         halves = 2 if LONG_ROW_BYTES * 2 < classes * size <= LONG_ROW_BYTES * 4 else 1
@@ -131,9 +146,10 @@ def losses_and_gradient(
     """
     n, classes = logits.shape
     device, terms = logits.device, rows.terms
-    layout = layout_of(logits)
+    soft = rows.soft
+    layout = layout_of(logits, soft)
     if plan is None:
-        plan = plan_of(classes, logits.element_size(), layout)
+        plan = plan_of(classes, logits.element_size(), layout, 0 if soft is None else soft.element_size())
     programs = max(1, min(-(-n // plan.rows), plan.programs * multiprocessors(device)))
     summed = loss is not None and loss.dim() == 0
     sums = torch.empty(programs, dtype=torch.float32, device=device) if summed else None
@@ -149,7 +165,8 @@ def losses_and_gradient(
     kernel[(programs,)](
         logits,
         gradient,
-        rows.target,
+        rows.target if soft is None else None,
+        soft,
         rows.weight,
         loss,
         sums,
@@ -162,6 +179,7 @@ def losses_and_gradient(
         _argument(terms.z_loss),
         n,
         logits.stride(0),
+        0 if soft is None else soft.stride(0),
         upstream.stride(0) if upstream is not None and upstream.dim() else 0,
         rows.ignore_index,
         CLASSES=classes,
@@ -211,6 +229,8 @@ def _divisor(rows: Rows, n: int, classes: int, device: torch.device, few: int) -
         if not isinstance(rows.divisor, Tensor) and rows.divisor == 1:
             return "one", None
         return "number", _argument(rows.divisor)
+    if rows.soft is not None:
+        return "rows", None
     if n <= few:
         return "targets", None
     partials = torch.empty(PARTIALS, dtype=torch.float32, device=device)

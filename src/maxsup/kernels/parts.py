@@ -9,12 +9,22 @@ and squares over those, and w the row's weight:
     dloss/dz_k = w (q_k (1 + 2 z_loss L) − (1 − smoothing) [k = y] + alpha [k = argmax] − (alpha + smoothing)/n
                     + penalty z_k)
 
+With probabilities t (K,) in place of y there is no w. The class weights w_k act in the cross-entropy, so that each
+class has a share p_k = w_k t_k − smoothing t_k of what is subtracted, and
+
+    loss = (Σ p + smoothing) L − Σ p z − smoothing mean z + …
+    dloss/dz_k = q_k (Σ p + smoothing + 2 z_loss L) − p_k − smoothing/n + …
+
+With STRICT the smoothing is PyTorch's: −smoothing log q_k / K takes part even where z_k is −inf. There p_k is w_k ((1 −
+smoothing) t_k + smoothing/K), and has all of the smoothing.
+
 The exponentials are 2^(z log2 e − m log2 e) by one fused multiply-add, the second product rounded. That shifts all of a
 row's exponents by `rounding`, which cancels in q and is subtracted from L.
 
 Shapes of what the kernels' pointers point to: logits (rows, CLASSES) with adjacent columns, gradient (rows, CLASSES)
-without gaps, target (rows,), weight (CLASSES,), upstream (rows,) or () with a stride of 0, loss (rows,) or with
-LOSS = "sum" (), and then sums (programs,) and counter (), which is 0. A strength is a number or the pointer to one.
+without gaps, target (rows,), or None and soft (rows, CLASSES) with adjacent columns, weight (CLASSES,), upstream
+(rows,) or () with a stride of 0, loss (rows,) or with LOSS = "sum" (), and then sums (programs,) and counter (), which
+is 0. A strength is a number or the pointer to one.
 """
 
 import triton
@@ -72,6 +82,13 @@ def edges(head, groups, CLASSES: tl.constexpr, VECTOR: tl.constexpr):
 
 
 @triton.jit
+def target_of(target, row, rows, ignore_index):
+    """The target of a row, the ignored one beyond the batch, and 0 where there are probabilities."""
+    y = (row * 0).to(tl.int64) if target is None else tl.load(target + row, mask=row < rows, other=0).to(tl.int64)
+    return tl.where(row < rows, y, ignore_index)
+
+
+@triton.jit
 def sum_of_weights(target, weight, start, stop, step, ignore_index, CLASSES: tl.constexpr, BLOCK: tl.constexpr):
     """Sum of the weights of the targets start, …, stop − 1 that are not ignored, BLOCK at a time, `step` apart."""
     total = tl.zeros((BLOCK,), tl.float32)
@@ -91,11 +108,13 @@ def divisor_of(
     divisor, target, weight, rows, ignore_index,
     DIVISOR: tl.constexpr, CLASSES: tl.constexpr, PARTIALS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """What the sum is divided by, a float32: "one", a "number", or the weights of "targets" or of their "partials"."""
+    """The sum's divisor, a float32: "one", a "number", the "rows", the weights of "targets" or of their "partials"."""
     if DIVISOR == "one":
         result = 1.0
     elif DIVISOR == "number":
         result = number(divisor)
+    elif DIVISOR == "rows":
+        result = number(rows)
     elif DIVISOR == "targets":
         result = sum_of_weights(target, weight, 0, rows, BLOCK, ignore_index, CLASSES, BLOCK)
     else:
@@ -105,23 +124,35 @@ def divisor_of(
 
 @triton.jit
 def row_terms(
-    maximum, base, exponentials, total, present, squares, z_y,
+    maximum, base, exponentials, total, present, squares, z_y, mass,
     alpha, smoothing, penalty, z_loss,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
     STRICT: tl.constexpr, CLASSES: tl.constexpr,
 ):  # fmt: skip
-    """From the sums over a row: loss, factor of q, factor of −[k = y], share of a present and of an absent class."""
+    """From the sums over a row: loss, factor of q, factor of −[k = y], share of a present and of an absent class.
+
+    With probabilities z_y is Σ p z and mass is Σ p, else None.
+    """
     log_sum = maximum + (tl.log2(exponentials) - rounding(maximum, base)) * LN_2
     mean = total / present
-    loss = log_sum - z_y
-    slope = tl.full(loss.shape, 1.0, tl.float32)
+    if mass is None:
+        loss = log_sum - z_y
+        slope = tl.full(loss.shape, 1.0, tl.float32)
+    else:
+        loss = mass * log_sum - z_y
+        slope = mass
     at_target = tl.full(loss.shape, 1.0, tl.float32)
     share = tl.zeros(loss.shape, tl.float32)
     absent_share = tl.zeros(loss.shape, tl.float32)
     if MAX_SUP:
         loss += alpha * (maximum - mean)
         share += alpha / present
-    if SMOOTHING:
+    if SMOOTHING and mass is not None:
+        if not STRICT:
+            loss += smoothing * (log_sum - mean)
+            slope += smoothing
+            share += smoothing / present
+    elif SMOOTHING:
         if STRICT:
             # An absent class makes the smoothed sum inf, as PyTorch has it; its gradient is finite.
             loss = tl.where(present < CLASSES, log_sum - maximum + INFINITY, loss + smoothing * (z_y - mean))
@@ -140,6 +171,21 @@ def row_terms(
         loss += z_loss * log_sum * log_sum
         slope += 2.0 * z_loss * log_sum
     return loss, slope, at_target, share, absent_share
+
+
+@triton.jit
+def shares_of(
+    t, there, weight, column, smoothing, SMOOTHING: tl.constexpr, STRICT: tl.constexpr, CLASSES: tl.constexpr
+):
+    """The shares p of probabilities t, 0 where no class is `there`."""
+    p = t
+    if SMOOTHING and STRICT:
+        p = tl.where(there, t * (1.0 - smoothing) + smoothing / CLASSES, 0.0)
+    if weight is not None:
+        p *= tl.load(weight + column, mask=there, other=0.0).to(tl.float32)
+    if SMOOTHING and not STRICT:
+        p -= smoothing * t
+    return p
 
 
 @triton.jit
