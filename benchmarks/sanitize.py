@@ -84,18 +84,20 @@ def cases(few: bool) -> dict[str, tuple[torch.dtype, Callable[[], float]]]:
     def add(name: str, n: int, k: int, dtype: torch.dtype, loss: Loss = max_sup_cross_entropy, **options: Any) -> None:
         kernel = {"impl": "triton", "inplace": options.pop("inplace", False)}
         ignored, weighted, cut = options.pop("ignored", 0), options.pop("weighted", False), options.pop("cut", None)
-        soft = options.pop("soft", False)
+        soft, image = options.pop("soft", False), options.pop("image", 0)
         if few:
-            n = min(n, 6)
+            n = min(n, 6) if image == 0 else image
             if k > 5000:
                 return
 
         def run() -> float:
             logits, target = batch(n, k, dtype, ignored)
+            if image:
+                logits, target = logits.unflatten(0, (-1, image)).mT.contiguous(), target.unflatten(0, (-1, image))
             if cut is not None:
                 target = target.clamp(max=cut(logits).shape[1] - 1)
             if soft:
-                target = batch(n, k, torch.float32, 0)[0].flip(1).softmax(1)
+                target = logits.float().flip(0).softmax(1)
             more = {"weight": torch.linspace(0.5, 2.0, k)} if weighted else {}
             return errors(loss, [logits], target, {"alpha": 0.2} | options | more, kernel, cut)
 
@@ -117,6 +119,10 @@ def cases(few: bool) -> dict[str, tuple[torch.dtype, Callable[[], float]]]:
     add("probabilities", 40, 1000, bf16, soft=True)
     add("probabilities, odd rows, weights", 9, 999, f32, soft=True, weighted=True, label_smoothing=0.1)
     add("probabilities, long odd rows", 3, 50257, bf16, soft=True, inplace=True)
+
+    add("images of 12 × 12, ignored pixels", 2 * 144, 19, bf16, image=144, ignored=5)
+    add("images of 9 × 9, in place", 3 * 81, 5, f32, image=81, inplace=True)
+    add("images of 10 × 10, probabilities", 3 * 100, 21, bf16, image=100, soft=True, reduction="none")
 
     def head() -> float:
         n, d, k = (6 if few else 48), 32, 515

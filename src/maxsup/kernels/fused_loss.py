@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from maxsup._batch import check, indices
-from maxsup._batch import rows as rows_of
+from maxsup.kernels.arrangement import LEAST_PIXELS, arranged, arranged_like, rows_in
 from maxsup.kernels.choice import Terms
 from maxsup.kernels.launch import Rows, losses_and_gradient, scale_
 from maxsup.methods.common import Number, readable
@@ -34,13 +34,13 @@ def fused_loss(
 ) -> Tensor:
     """Cross-entropy with `terms`, of arguments as `maxsup.functional.max_sup_cross_entropy` takes them."""
     checked = check(input, target, weight, ignore_index, reduction, num_items)
+    logits = arranged(input)
     if checked.probabilities:
-        target = _with_adjacent_classes(rows_of(target))
+        target = arranged_like(logits, target)
     else:
         target = target.reshape(-1).contiguous()
         if readable(target):
             indices(target.long(), ignore_index, checked.classes)
-    logits = _with_adjacent_classes(rows_of(input))
     if weight is not None:
         weight = weight.to(input.device).contiguous()
     needed = torch.is_grad_enabled() and input.requires_grad
@@ -67,10 +67,6 @@ def fused_loss(
     return loss.reshape(checked.shape) if reduction == "none" else loss
 
 
-def _with_adjacent_classes(rows: Tensor) -> Tensor:
-    return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
-
-
 def _placed(number: Number | None, device: torch.device) -> Number | None:
     """A strength as the kernel takes it: read if that is free, and else on the logits' device."""
     if not isinstance(number, Tensor) or number.device == device:
@@ -79,7 +75,7 @@ def _placed(number: Number | None, device: torch.device) -> Number | None:
 
 
 def _loss_of(logits: Tensor, reduction: str, dtype: torch.dtype) -> Tensor:
-    return logits.new_empty(logits.shape[:1] if reduction == "none" else (), dtype=dtype)
+    return logits.new_empty((rows_in(logits),) if reduction == "none" else (), dtype=dtype)
 
 
 def _check_inplace(input: Tensor, logits: Tensor) -> None:
@@ -91,8 +87,8 @@ def _check_inplace(input: Tensor, logits: Tensor) -> None:
         raise ValueError("inplace=True would overwrite a leaf: input must be computed from what requires the gradient")
     if logits.data_ptr() != input.data_ptr() or not logits.is_contiguous():
         raise ValueError(
-            f"inplace=True needs input whose rows of classes are adjacent in memory, got shape {tuple(input.shape)} "
-            f"with strides {input.stride()}"
+            f"inplace=True needs input without gaps whose classes, or at least {LEAST_PIXELS} positions of each, are "
+            f"adjacent in memory, got shape {tuple(input.shape)} with strides {input.stride()}"
         )
 
 

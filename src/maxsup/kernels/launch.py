@@ -11,7 +11,9 @@ import torch
 import triton
 from torch import Tensor
 
+from maxsup.kernels.arrangement import rows_in
 from maxsup.kernels.choice import Terms
+from maxsup.kernels.plane_kernel import plane_kernel
 from maxsup.kernels.side_kernels import scale_kernel, weights_kernel
 from maxsup.kernels.stream_kernel import stream_kernel
 from maxsup.kernels.tile_kernel import tile_kernel
@@ -30,7 +32,7 @@ LONG_SOFT_ROW = 8192  # classes; rows of probabilities and of logits share the r
 class Rows:
     """Everything but the logits of a batch of rows."""
 
-    target: Tensor  # (N,) contiguous integers; or (N, K) probabilities whose columns are adjacent
+    target: Tensor  # (N,) contiguous integers; or probabilities, arranged like the logits
     weight: Tensor | None  # (K,) contiguous
     ignore_index: int
     terms: Terms
@@ -115,6 +117,31 @@ def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, progr
     return Plan(1, groups, chunks, warps, programs, registers, stream=True)
 
 
+@dataclass(frozen=True)
+class PlanePlan:
+    """How `plane_kernel` is cut: `block` classes of `pixels` pixels at a time, `vector` of which are loaded at once."""
+
+    vector: int
+    block: int
+    pixels: int
+    warps: int
+    programs: int  # per multiprocessor
+    registers: int  # at most, per thread
+
+
+def plane_plan_of(logits: Tensor, soft: Tensor | None = None) -> PlanePlan:
+    """The cut for planes (images, K, pixels): 4 pixels a thread, whose sums and 32 logits fit in its registers."""
+    _, classes, pixels = logits.shape
+    tensors = [logits] if soft is None else [logits, soft]
+    places = [number for x in tensors for number in (*x.stride()[:2], x.data_ptr() // x.element_size())]
+    vector = math.gcd(pixels, *places, 4)
+    # What is computed beyond the last class is lost.
+    block = 8 if -(-classes // 8) * 2 == -(-classes // 4) else min(4, triton.next_power_of_2(classes))
+    warps = 4 if pixels >= 4 * 4 * 128 else 1
+    registers = 128 if soft is None else 168
+    return PlanePlan(vector, block, warps * 128, warps, REGISTERS // (registers * 32 * warps), registers)
+
+
 @functools.cache
 def multiprocessors(device: torch.device) -> int:
     """Their number; 1 for the interpreter's CPU, so that programs have several rows."""
@@ -130,38 +157,45 @@ def losses_and_gradient(
     loss: Tensor | None,
     gradient: Tensor | None,
     upstream: Tensor | None = None,
-    plan: Plan | None = None,
+    plan: Plan | PlanePlan | None = None,
     keep_counter: bool = True,
 ) -> None:
-    """Runs the kernels over logits (N, K) whose columns are adjacent.
+    """Runs the kernels over logits in an arrangement of `arrangement`.
 
     Args:
-        logits: the rows.
+        logits: rows (N, K) or planes (images, K, pixels).
         rows: the rest of the batch.
         loss: is given the loss per row, (N,), or divided and summed, (); None to leave it.
-        gradient: is given the gradient, (N, K) contiguous; it may be `logits` itself. None to leave it.
+        gradient: is given the gradient, contiguous in the logits' shape; it may be `logits` itself. None to leave it.
         upstream: gradient of the loss, (N,) or (); None for 1.
-        plan: None for the one of `plan_of`.
+        plan: None for the one of `plan_of` or `plane_plan_of`.
         keep_counter: whether the counter of a sum's programs may be kept for the next launch (see `_counter`).
     """
-    n, classes = logits.shape
-    device, terms = logits.device, rows.terms
-    soft = rows.soft
-    layout = layout_of(logits, soft)
-    if plan is None:
-        plan = plan_of(classes, logits.element_size(), layout, 0 if soft is None else soft.element_size())
-    programs = max(1, min(-(-n // plan.rows), plan.programs * multiprocessors(device)))
+    n, classes = rows_in(logits), logits.shape[1]
+    device, terms, soft = logits.device, rows.terms, rows.soft
+    options: dict[str, Any]
+    if logits.dim() == 3:
+        if not isinstance(plan, PlanePlan):
+            plan = plane_plan_of(logits, soft)
+        kernel, few = plane_kernel, FEW_TARGETS
+        parts = logits.shape[0] * -(-logits.shape[2] // plan.pixels)
+        strides = [x // plan.vector for x in (logits.shape[2], *logits.stride()[:2])]
+        strides += [0, 0] if soft is None else [x // plan.vector for x in soft.stride()[:2]]
+        options = {"BLOCK": plan.block, "PIXELS": plan.pixels, "VECTOR": plan.vector}
+    else:
+        layout = layout_of(logits, soft)
+        if not isinstance(plan, Plan):
+            plan = plan_of(classes, logits.element_size(), layout, 0 if soft is None else soft.element_size())
+        kernel, few = (stream_kernel, FEW_TARGETS_OF_A_STREAM) if plan.stream else (tile_kernel, FEW_TARGETS)
+        parts = -(-n // plan.rows)
+        strides = [logits.stride(0), 0 if soft is None else soft.stride(0)]
+        options = {"GROUPS": plan.groups, "VECTOR": layout.vector, "EDGES": layout.edges, "AHEAD": plan.ahead}
+        options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep} if plan.stream else {"ROWS": plan.rows}
+    programs = max(1, min(parts, plan.programs * multiprocessors(device)))
     summed = loss is not None and loss.dim() == 0
     sums = torch.empty(programs, dtype=torch.float32, device=device) if summed else None
     counter = _counter(device, keep_counter) if summed else None
-    kind, divisor = _divisor(rows, n, classes, device, FEW_TARGETS_OF_A_STREAM if plan.stream else FEW_TARGETS)
-    options: dict[str, Any] = {"num_warps": plan.warps, "num_stages": 1, "maxnreg": plan.registers, "AHEAD": plan.ahead}
-    if plan.stream:
-        kernel = stream_kernel
-        options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep}
-    else:
-        kernel = tile_kernel
-        options |= {"ROWS": plan.rows}
+    kind, divisor = _divisor(rows, n, classes, device, few)
     kernel[(programs,)](
         logits,
         gradient,
@@ -178,14 +212,10 @@ def losses_and_gradient(
         _argument(terms.penalty),
         _argument(terms.z_loss),
         n,
-        logits.stride(0),
-        0 if soft is None else soft.stride(0),
         upstream.stride(0) if upstream is not None and upstream.dim() else 0,
         rows.ignore_index,
+        *strides,
         CLASSES=classes,
-        GROUPS=plan.groups,
-        VECTOR=layout.vector,
-        EDGES=layout.edges,
         MAX_SUP=terms.max_sup is not None,
         SMOOTHING=terms.smoothing is not None,
         PENALTY=terms.penalty is not None,
@@ -195,6 +225,9 @@ def losses_and_gradient(
         DIVISOR=kind,
         PARTIALS=PARTIALS,
         INPLACE=gradient is not None and gradient.data_ptr() == logits.data_ptr(),
+        num_warps=plan.warps,
+        num_stages=1,
+        maxnreg=plan.registers,
         **options,
     )
 

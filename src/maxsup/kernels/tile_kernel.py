@@ -78,7 +78,7 @@ def _load_soft(
 def tile_kernel(
     logits, gradient, target, soft, weight, loss, sums, counter, divisor, upstream,
     alpha, smoothing, penalty, z_loss,
-    rows, logits_stride, soft_stride, upstream_stride, ignore_index,
+    rows, upstream_stride, ignore_index, logits_stride, soft_stride,
     CLASSES: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
     STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
