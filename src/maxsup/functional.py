@@ -157,7 +157,8 @@ def linear_max_sup_cross_entropy(
             between the products, which are PyTorch's.
         accumulate: the type in which the gradient of a 16-bit `weight` is added up if there are several chunks.
             float32 takes 4 more bytes per element for the time of the step; the type of `weight` takes none and
-            rounds once per chunk.
+            rounds once per chunk. A CPU, ROCm, and a PyTorch whose CUDA `torch.addmm` has no `out_dtype`, round each
+            chunk's product to 16 bits before it is added, which takes the memory of that product.
 
     Returns:
         A scalar, or for ``reduction="none"`` a tensor of the target's shape, in the dtype of `max_sup_cross_entropy`.
