@@ -10,6 +10,8 @@ same run. Times are medians of runs with a cold L2 on random logits, by device e
 there before, in multiples of the logits; errors are ‖x − x₆₄‖ / ‖x₆₄‖ of loss and gradient against float64 over the
 first rows. After each size the tables are written to OUT.md and OUT.json.
 
+A size with three numbers, as in 8x19x262144xbfloat16, is of dense logits: images, classes, pixels.
+
 With `--soft` the target holds probabilities, in float32, which are read as well: the limit is N·K·(2·bytes + 4).
 
 `--tune` times the kernel alone, cut in several ways, and prints the share of the limit of each.
@@ -52,6 +54,8 @@ SIZES = [
     "4096x262144xbfloat16",
     "1024x1000xfloat32",
     "1024x1000xbfloat16",
+    "16x19x1048576xbfloat16",
+    "16x150x65536xfloat32",
 ]
 MILLISECONDS = 120  # of runs, per loss and size
 CHECKED_LOGITS = 1 << 24  # as many rows as have these
@@ -96,19 +100,19 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], str]] = {
     "ours, in place": (partial(ours, inplace=True), "max_sup"),
 }
 SOFT_SIZES = ["262144x1000xbfloat16", "131072x1000xfloat32", "1048576x100xbfloat16", "8192x50257xbfloat16"]
-KNOW_NO_PROBABILITIES = ("Liger, label smoothing",)
+CLASS_INDICES_OF_ROWS_ONLY = ("Liger, label smoothing",)
 OVERWRITES = ("Liger, label smoothing", "ours, in place")
 
 
 class Runner:
     """Runs and times a loss on one batch; the gradient goes to logits that are no leaf, as in a model."""
 
-    def __init__(self, n: int, k: int, dtype: torch.dtype, soft: bool) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, soft: bool) -> None:
         generator = torch.Generator("cuda").manual_seed(0)
-        self.logits = torch.randn(n, k, device="cuda", dtype=dtype, generator=generator) * 2
-        self.target = torch.randint(k, (n,), device="cuda", generator=generator)
+        self.logits = torch.randn(shape, device="cuda", dtype=dtype, generator=generator) * 2
+        self.target = torch.randint(shape[1], shape[:1] + shape[2:], device="cuda", generator=generator)
         if soft:
-            self.target = torch.rand(n, k, device="cuda", generator=generator)
+            self.target = torch.rand(shape, device="cuda", generator=generator)
             self.target /= self.target.sum(1, keepdim=True)
         self.working = self.logits
         self.anchor = torch.zeros((), device="cuda", requires_grad=True)
@@ -158,7 +162,7 @@ class Runner:
 
     def errors(self, loss: Callable[..., Tensor], penalty: str) -> tuple[float, float]:
         """Relative error of loss and gradient against float64, over the first rows."""
-        rows = max(1, min(len(self.logits), CHECKED_LOGITS // self.logits.shape[1]))
+        rows = max(1, min(len(self.logits), CHECKED_LOGITS // self.logits[0].numel()))
         few = Runner.__new__(Runner)
         few.anchor, few.target = self.anchor, self.target[:rows]
         few.working = self.logits[:rows].clone()
@@ -197,17 +201,19 @@ def copy_bandwidth() -> float:
     return 2 * source.numel() * 8 / (milliseconds / 1e3)
 
 
-def floor_of(n: int, k: int, size: int, soft: bool, bandwidth: float) -> float:
+def floor_of(logits: Tensor, soft: bool, bandwidth: float) -> float:
     """Milliseconds to read all that has to be read and to write the gradient."""
-    return n * k * (2 * size + 4 * soft) / bandwidth * 1e3
+    return logits.numel() * (2 * logits.element_size() + 4 * soft) / bandwidth * 1e3
 
 
 def measure(size: str, names: list[str], bandwidth: float, soft: bool) -> list[dict[str, Any]]:
-    n, k, dtype = parse(size)
-    runner = Runner(n, k, dtype, soft)
-    floor = floor_of(n, k, runner.logits.element_size(), soft, bandwidth)
+    shape, dtype = parse(size)
+    runner = Runner(shape, dtype, soft)
+    floor = floor_of(runner.logits, soft, bandwidth)
     rows = []
     for name in names:
+        if name in CLASS_INDICES_OF_ROWS_ONLY and (soft or len(shape) > 2):
+            continue
         loss, penalty = LOSSES[name]
         if name.startswith("torch.compile"):
             torch.compiler.reset()
@@ -258,9 +264,9 @@ def write(out: Path, rows: list[dict[str, Any]], machine: dict[str, Any]) -> Non
     out.with_suffix(".md").write_text(f"# The fused loss on a GPU\n\n{facts}\n\n{table(rows)}\n")
 
 
-def parse(size: str) -> tuple[int, int, torch.dtype]:
-    n, k, dtype = size.split("x")
-    return int(n), int(k), getattr(torch, dtype)
+def parse(size: str) -> tuple[tuple[int, ...], torch.dtype]:
+    *shape, dtype = size.split("x")
+    return tuple(map(int, shape)), getattr(torch, dtype)
 
 
 def plans(k: int, size: int, layout: launch.Layout, soft: bool) -> list[launch.Plan]:
@@ -315,10 +321,10 @@ def compile_ahead(sizes: list[str], soft: bool) -> None:
 
 
 def tune(size: str, bandwidth: float, seconds: float, part: tuple[int, int] | None, soft: bool) -> None:
-    n, k, dtype = parse(size)
+    (n, k), dtype = parse(size)
     if part:  # compiles only: few rows, and as many as leave the kernel the same
         n = min(n, 4096, max(64, (1 << 24) // k))
-    runner = Runner(n, k, dtype, soft)
+    runner = Runner((n, k), dtype, soft)
     logits = runner.logits
     gradient = torch.empty_like(logits)
     loss = torch.empty((), device="cuda")
@@ -334,7 +340,7 @@ def tune(size: str, bandwidth: float, seconds: float, part: tuple[int, int] | No
         torch.cuda.synchronize()
         return
 
-    floor = floor_of(n, k, logits.element_size(), soft, bandwidth)
+    floor = floor_of(logits, soft, bandwidth)
 
     def share(function: Callable[[], Any]) -> float:
         return floor / triton.testing.do_bench(function, warmup=8, rep=40, return_mode="median")
@@ -392,8 +398,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.sizes is None:
         arguments.sizes = SOFT_SIZES if arguments.soft else SIZES
-    if arguments.soft:
-        arguments.losses = [name for name in arguments.losses if name not in KNOW_NO_PROBABILITIES]
+    if arguments.tune:  # which knows rows only
+        arguments.sizes = [size for size in arguments.sizes if len(parse(size)[0]) == 2]
     if arguments.part:
         for size in arguments.sizes:
             tune(size, 1.0, arguments.seconds, tuple(arguments.part), arguments.soft)
