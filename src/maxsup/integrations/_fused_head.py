@@ -88,7 +88,8 @@ class FusedHead:
         if self._checked:
             return
         given, self._input = self._input, None
-        same = given is not None and given.shape == returned.shape
+        assert given is not None
+        same = given.shape == returned.shape
         if not (same and torch.allclose(returned.detach().to(given.dtype), given, rtol=0.0, atol=0.0, equal_nan=True)):
             raise ValueError(
                 "the model changes its logits after the last layer (caps, scales or cuts them), which the fused head "

@@ -177,11 +177,11 @@ def fused_head(model: nn.Module) -> Iterator[None]:
         raise TypeError(f"the model's last layer must be a plain nn.Linear, got {type(head).__name__}")
     if "forward" in head.__dict__ or head._forward_hooks or head._forward_pre_hooks:
         raise ValueError("the model's last layer has hooks or a forward of its own, which would not see its logits")
-    head.forward = FusedHead(head)
+    head.__dict__["forward"] = FusedHead(head)
     try:
         yield
     finally:
-        del head.forward
+        del head.__dict__["forward"]
 
 
 def _check_criterion(criterion: nn.Module) -> None:
