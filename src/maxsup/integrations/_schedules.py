@@ -1,4 +1,7 @@
-"""Schedules under trainers that count epochs and updates themselves."""
+"""Schedules under trainers that count epochs and updates themselves.
+
+Moving to the trainer's own number, which its checkpoints hold, makes a resumed run go on as an unbroken one.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,3 @@ def check_schedule(schedule: Any, interval: str) -> None:
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule must be one of maxsup.schedules, got {type(schedule).__name__}")
     check_choice("interval", interval, ("epoch", "step"))
-
-
-def move_to(schedule: Schedule, step: int) -> None:
-    """Sets `schedule` to `step`.
-
-    Counting from the trainer's own number, which its checkpoints hold, makes a resumed run go on as an unbroken one,
-    and no skipped update can be missed.
-    """
-    schedule.load_state_dict({**schedule.state_dict(), "last_step": step})

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
-from maxsup.integrations._schedules import Interval, Schedule, check_schedule, move_to
+from maxsup.integrations._schedules import Interval, Schedule, check_schedule
 from maxsup.metrics import diagnostics as measure
 
 __all__ = ["AlphaCallback"]
@@ -65,7 +65,7 @@ class AlphaCallback(Callback):  # type: ignore[misc]
         """Sets α where a new step begins."""
         step = trainer.global_step if self.interval == "step" else trainer.current_epoch
         if step != self._step:
-            move_to(self.schedule, step)
+            self.schedule.move_to(step)
             self._step = step
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

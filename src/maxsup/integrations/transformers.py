@@ -15,7 +15,7 @@ from transformers.loss import loss_utils
 
 from maxsup import OnlineLabelSmoothingLoss, ZipfLabelSmoothingLoss
 from maxsup.integrations._fused_head import FusedHead, head_of, unwrapped
-from maxsup.integrations._schedules import Interval, Schedule, check_schedule, move_to
+from maxsup.integrations._schedules import Interval, Schedule, check_schedule
 from maxsup.losses import _Loss
 from maxsup.methods.common import Number
 
@@ -148,7 +148,7 @@ class AlphaCallback(TrainerCallback):  # type: ignore[misc]
 
     def _move(self, state: Any) -> None:
         # A fraction of an epoch is one that has begun.
-        move_to(self.schedule, state.global_step if self.interval == "step" else int(state.epoch or 0))
+        self.schedule.move_to(state.global_step if self.interval == "step" else int(state.epoch or 0))
 
 
 @contextmanager
