@@ -100,6 +100,20 @@ def of_analysis(total: int, description: str, line: Callable[[Json], str]) -> It
         yield show
 
 
+@contextmanager
+def of_steps() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each step of a job; yields what to call with the step's name, and how many of how many are done."""
+    with _bars(Console(stderr=True), "files") as progress:
+        bars: dict[str, TaskID] = {}
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in bars:
+                bars[step] = progress.add_task(step, total=total)
+            progress.update(bars[step], completed=done + 1)
+
+        yield show
+
+
 def _line(job: Job) -> str:
     run = read_run(job.directory, job.method, job.seed)
     measured = run.result.get("measures", {}).get("test", {})
