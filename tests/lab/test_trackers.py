@@ -4,6 +4,7 @@ import sys
 import types
 
 import pytest
+from accelerate import PartialState
 
 from maxsup.lab import trackers
 from maxsup.lab.names import UnknownNameError
@@ -97,9 +98,11 @@ def test_mlflow_gets_experiment_run_and_rows(monkeypatch, tmp_path):
 
 
 def test_trackers_are_closed_after_an_error(wandb, tmp_path):
+    PartialState._reset_state()
     with pytest.raises(KeyError), tracking(("wandb",), tmp_path, project="maxsup", run=RUN):
         raise KeyError
     assert wandb[-1][0] == "finish"
+    assert not PartialState._shared_state  # as before
 
 
 def test_names_and_packages_that_are_not_there(monkeypatch, tmp_path):

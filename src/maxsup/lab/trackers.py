@@ -41,9 +41,12 @@ def tracking(names: Sequence[str], directory: Path, *, project: str, run: Json) 
         lookup("tracker", name, TRACKERS)
         if name not in map(str, accelerate_tracking.get_available_trackers()):
             raise ValueError(f"tracker {name} needs a package that is not installed: pip install {TRACKERS[name]}")
-    if names:
-        PartialState()  # which the trackers ask for this process's place
     with ExitStack() as stack:
+        if names:
+            directory.mkdir(parents=True, exist_ok=True)
+            if not PartialState._shared_state:  # which the trackers ask for this process's place
+                PartialState(cpu=True)
+                stack.callback(PartialState._reset_state)
         trackers = []
         for name in dict.fromkeys(names):
             tracker = _tracker(name, directory, project)
