@@ -168,7 +168,7 @@ def test_accumulation_of_8_parts_is_one_batch(tmp_path, fused):
         results.append((history(runner, "loss", "grad_norm"), model.state_dict()))
     (whole, weights), (parts, other) = results
     assert len(whole) == 3
-    assert whole[-1][0] < whole[0][0]
+    assert (weights["lm_head.weight"] - language_model().lm_head.weight).abs().max() > 1e-3  # it trained
     assert_close(torch.tensor(parts), torch.tensor(whole), rtol=1e-5, atol=0)
     assert_close(other, weights, rtol=1e-5, atol=1e-6)
 
