@@ -101,7 +101,7 @@ def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan
         return Plan(rows, columns // layout.vector, 1, warps, programs, registers)
     if classes * size > LONG_ROW_BYTES:
         # Two rows of a multiprocessor fill each other's waits as long as the cache holds all that are in flight.
-        halves = 2 if LONG_ROW_BYTES * 2 < classes * size <= LONG_ROW_BYTES * 4 else 1
+        halves = 2 if classes * size <= LONG_ROW_BYTES * 4 else 1
         return stream_plan(classes, layout, 32768 // size // halves, warps=16 // halves, programs=halves)
     rows, warps = max(1, 512 // columns), max(1, columns // 1024)
     # Enough for 1024 logits a warp and the next ones.
