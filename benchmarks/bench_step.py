@@ -78,7 +78,7 @@ def losses_of_logits(logits: Callable[[], Tensor], y: Tensor) -> dict[str, Calla
 def resnet50(tiny: bool) -> Work:
     import timm
 
-    batch, side, classes = (4, 32, 10) if tiny else (256, 224, 1000)
+    batch, side, classes = (2, 16, 10) if tiny else (256, 224, 1000)
     name = "test_resnet" if tiny else "resnet50"
     model = timm.create_model(name, num_classes=classes).to(DEVICE, memory_format=torch.channels_last)
     x = torch.randn(batch, 3, side, side, device=DEVICE).contiguous(memory_format=torch.channels_last)
