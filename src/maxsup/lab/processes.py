@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -43,7 +43,7 @@ class Processes:
             return model
         ids = [self.device] if self.device.type == "cuda" else None
         # Buffers are made equal once an epoch, by `same_buffers`; synchronised batch norm's are equal anyway.
-        options: dict[str, bool] = {_SYNC_BUFFERS: False}
+        options: dict[str, Any] = {_SYNC_BUFFERS: False}
         return DistributedDataParallel(model, ids, gradient_as_bucket_view=True, **options)
 
     def without_averaging(self, model: nn.Module, without: bool) -> AbstractContextManager[None]:
