@@ -7,23 +7,24 @@ import socket
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import distributed, multiprocessing
+from torch import distributed, multiprocessing, nn
 from torch.testing import assert_close
 
-from maxsup.lab import train
+from maxsup.lab import models, train
 from maxsup.lab.recipes import Data, Model, Optimizer
 from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import RecordError, read_json, read_json_lines
+from maxsup.lab.training.batch_norm import synchronize_batch_norm
 
 pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="this PyTorch was built without gloo")
 
 RANKS = 2
-# 195 images in batches of 64: the last batch has 3, of which the processes get 2 and 1.
-BASE = dataclasses.replace(digits_convnet(), epochs=2, data=Data(name="digits", train_size=195, pad_crop=1))
+# 229 images in batches of 64: the last batch has 37, of which the processes get 19 and 18.
+BASE = dataclasses.replace(digits_convnet(), epochs=2, data=Data(name="digits", train_size=229, pad_crop=1))
 CASES = {
     # Batch norm over both processes, and a table that both fill.
     "online-label-smoothing": BASE,
-    # Parts of a batch weigh differently in the last, which is cut into two parts of 32 and of 3 images.
+    # Parts of a batch, of which the last two have 32 and 5 images and weigh accordingly.
     "zipf-label-smoothing": dataclasses.replace(
         BASE,
         accumulate=2,
@@ -31,7 +32,7 @@ CASES = {
         ema=0.8,
         optimizer=Optimizer(lr=0.05, warmup_epochs=0, schedule="multistep", milestones=(1,)),
     ),
-    # No batch norm. Not by Adam, which makes steps of full size of the rounding in the keys' biases, whose gradient is 0.
+    # No batch norm. Not by Adam, which makes full steps of the rounding in the keys' biases, whose gradient is 0.
     "max-sup": dataclasses.replace(
         BASE,
         model=Model("deit_tiny_patch16_224", image_size=8, patch_size=4, depth=1),
@@ -39,6 +40,54 @@ CASES = {
     ),
 }
 LOCAL = dataclasses.replace(BASE, epochs=1, sync_batch_norm=False)
+
+
+def smooth(build=models.build):
+    """Makes the small network smooth: rounding moves a few of its ReLUs over their kink, and the gradient by 0.5%.
+
+    In float64 a step of the network with ReLU agrees to 1e-15.
+    """
+
+    def built(*arguments):
+        network = build(*arguments)
+        for module in list(network.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.ReLU):
+                    setattr(module, name, nn.Tanh())
+        return network
+
+    models.build = built
+    models.ResidualBlock.forward = lambda self, x: torch.tanh(self.body(x) + self.shortcut(x))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def smooth_network():
+    before = models.build, models.ResidualBlock.forward
+    smooth()
+    yield
+    models.build, models.ResidualBlock.forward = before
+
+
+def normalized(shares, rank):
+    """What batch norm makes of a process's images, in float64, and its gradients and statistics."""
+    torch.manual_seed(0)
+    batch = torch.randn(sum(shares), 3, 4, 4, dtype=torch.float64) * 2 + 1
+    upstream = torch.randn_like(batch)
+    own = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
+    module = nn.BatchNorm2d(3).double()
+    nn.init.normal_(module.weight)
+    if len(shares) > 1:
+        synchronize_batch_norm(module, torch.device("cpu"))
+    images = batch[own].clone().requires_grad_()
+    out = module(images)
+    (out * upstream[own]).sum().backward()
+    return {
+        "out": out.detach(),
+        "images": images.grad,
+        "weights": torch.stack([module.weight.grad, module.bias.grad]),
+        "statistics": torch.stack([module.running_mean, module.running_var]),
+        "evaluated": module.eval()(batch).detach(),
+    }
 
 
 def stop_after_one_epoch(recipe, method, directory):
@@ -59,6 +108,7 @@ def stop_after_one_epoch(recipe, method, directory):
 
 
 def worker(rank, port, folder):
+    smooth()
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     results = {method: train.train(recipe, method, 0, folder / method) for method, recipe in CASES.items()}
@@ -68,11 +118,12 @@ def worker(rank, port, folder):
     with pytest.raises(RecordError, match=r"recipe\.epochs: 2 -> 3"):
         train.train(dataclasses.replace(BASE, epochs=3), "online-label-smoothing", 0, folder / "one-then-two")
     torch.save(results, folder / f"results-{rank}.pt")
+    torch.save(normalized([5, 2], rank), folder / f"normalized-{rank}.pt")
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(tmp_path_factory, smooth_network):
     """The runs of one process and those of two."""
     alone, together = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("together")
     for method, recipe in CASES.items():
@@ -135,3 +186,15 @@ def test_batch_norm_over_each_processs_own_images_is_another_run(folders):
     )
     assert abs(ones["train_loss"] - twos["train_loss"]) > 1e-3
     assert read_json(together / "local" / "result.json")["measures"]["validation"]["n"] > 0
+
+
+def test_batch_norm_over_unequal_shares_is_that_of_the_whole_batch(folders):
+    ones, twos = (torch.load(folders[1] / f"normalized-{rank}.pt") for rank in range(RANKS))
+    whole = normalized([7], 0)
+    exact = {"rtol": 1e-12, "atol": 1e-12}
+    for name in ("out", "images"):
+        assert_close(torch.cat([ones[name], twos[name]]), whole[name], **exact)
+    assert_close(ones["weights"] + twos["weights"], whole["weights"], **exact)  # DDP averages them over the processes
+    for one in (ones, twos):
+        assert_close(one["statistics"], whole["statistics"], **exact)
+        assert_close(one["evaluated"], whole["evaluated"], **exact)
