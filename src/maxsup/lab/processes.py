@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -87,6 +88,11 @@ class Processes:
         if outcome[1] is not None:
             raise cast(Exception, outcome[1])
         return cast(T, outcome[0])
+
+
+def launched() -> tuple[int, int]:
+    """Rank and number of the processes of this launch, as the launcher tells them; (0, 1) without a launcher."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def start() -> Processes:
