@@ -39,6 +39,7 @@ CASES = {
     "max-sup": TRANSFORMER,
     # Weights, gradients and momenta in pieces.
     "cross-entropy": dataclasses.replace(TRANSFORMER, shard=True, accumulate=2, clip_norm=0.5),
+    "label-smoothing": dataclasses.replace(BASE, shard=True),
 }
 LOCAL = dataclasses.replace(BASE, epochs=1, sync_batch_norm=False)
 

@@ -144,7 +144,9 @@ def building(recipe: Recipe, method: str, seed: int, data: DataSet, processes: P
     network = models.build(recipe.model, data.channels, data.num_classes)
     if processes.world > 1 and recipe.sync_batch_norm:
         network = synchronize_batch_norm(network, device)
-    model = models.Classifier(network, *data.mean_and_std()).to(device).to(memory_format=torch.channels_last)
+    model = models.Classifier(network, *data.mean_and_std()).to(device)
+    if not recipe.shard:  # which knows no other order of a weight's memory
+        model = model.to(memory_format=torch.channels_last)
     ema = None if recipe.ema is None else ModelEmaV3(model, decay=recipe.ema)
     if recipe.shard and processes.world > 1:
         sharding.shard(model)
