@@ -52,9 +52,14 @@ def files(folder, split):
 
 
 def central(file, size, shorter, interpolation=F.InterpolationMode.BILINEAR):
-    """What torchvision makes of a file."""
+    """What Pillow, by torchvision, makes of a file."""
     image = F.center_crop(F.resize(Image.open(file).convert("RGB"), shorter, interpolation), [size, size])
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def levels(images, others):
+    """The largest difference of two pixels."""
+    return int((images.int() - others.int()).abs().max())
 
 
 def test_evaluation_is_torchvisions_resize_and_central_crop(folder):
@@ -62,20 +67,22 @@ def test_evaluation_is_torchvisions_resize_and_central_crop(folder):
     loaded = load(data, folder)
     batches = list(evaluation_batches(loaded.test, 5))
     assert [len(labels) for _, labels in batches] == [5, 5, 2]
+    found = torch.cat([images for images, _ in batches])
     expected = [central(file, 24, 32, F.InterpolationMode.BICUBIC) for file in files(folder, "test")]
-    assert torch.equal(torch.cat([images for images, _ in batches]), torch.stack(expected))
+    assert levels(found, torch.stack(expected)) <= 1
     assert torch.cat([labels for _, labels in batches]).tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert torch.equal(loaded.test.images, torch.stack(expected))
-    assert torch.equal(loaded.test.take(torch.tensor([7, 0])).images, torch.stack([expected[7], expected[0]]))
+    assert torch.equal(loaded.test.images, found)
+    assert torch.equal(loaded.test.take(torch.tensor([7, 0])).images, torch.stack([found[7], found[0]]))
     shares = [torch.cat([x for x, _ in evaluation_batches(loaded.test, 5, rank=r, world=5)]) for r in range(5)]
-    assert torch.equal(torch.cat(shares), torch.stack(expected))
+    assert torch.equal(torch.cat(shares), found)
 
 
 def test_training_without_augmentation_shows_every_image_once(folder):
     (batches,) = epoch(folder, STREAMED)
     images = torch.cat([images for images, _ in batches])
     labels = torch.cat([labels for _, labels in batches])
-    expected = torch.stack([central(file, 24, 24) for file in files(folder, "train")])
+    expected = load(STREAMED, folder).train.images
+    assert levels(expected, torch.stack([central(file, 24, 24) for file in files(folder, "train")])) <= 1
     # 36 = 4·8 + 4.
     assert sorted(images.flatten(1).tolist()) == sorted(expected.flatten(1).tolist())
     place = {tuple(image.flatten().tolist()): i for i, image in enumerate(expected)}
@@ -193,8 +200,9 @@ def test_mean_and_deviation_are_the_training_images_or_imagenets(folder):
     loaded = load(STREAMED, folder)
     mean, std = loaded.mean_and_std()
     pixels = torch.stack([central(file, 24, 24) for file in files(folder, "train")]).double() / 255
-    assert mean.flatten().tolist() == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist())
-    assert std.flatten().tolist() == pytest.approx(pixels.std(dim=(0, 2, 3)).tolist())
+    # Pillow's and torchvision's rounding differ by a level here and there.
+    assert mean.flatten().tolist() == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist(), abs=1e-4)
+    assert std.flatten().tolist() == pytest.approx(pixels.std(dim=(0, 2, 3)).tolist(), abs=1e-4)
     mean, std = load(with_(normalize="imagenet"), folder).mean_and_std()
     assert mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])

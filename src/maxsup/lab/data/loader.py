@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from maxsup.lab.data.randomness import preserved, start_at
 from maxsup.lab.data.sources import Source, opened
 from maxsup.lab.data.view import View
 from maxsup.lab.records import DataError
@@ -71,10 +71,17 @@ class _Views(Dataset[Tensor]):
 
     def __getitems__(self, tasks: Sequence[Task]) -> Tensor | DataError:
         try:
-            views = [self.view(opened(self.source, index), seed) for index, seed in tasks]
+            with preserved():
+                views = [self._one(index, seed) for index, seed in tasks]
         except DataError as error:  # as a value: the loader would bury the message in a worker's traceback
             return error
-        return torch.from_numpy(np.stack(views))
+        return torch.stack(views)
+
+    def _one(self, index: int, seed: int | None) -> Tensor:
+        image = opened(self.source, index)
+        if seed is not None:
+            start_at(seed)
+        return self.view(image)
 
 
 class _Plan:

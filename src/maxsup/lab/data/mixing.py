@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maxsup.lab.data.randomness import seed_of, seeded
+from maxsup.lab.data.randomness import preserved, seed_of, start_at
 from maxsup.lab.recipes import Data
 
 # Of timm's RandomErasing: share of the area, least height to width (and the inverse the greatest), tries.
@@ -70,7 +70,8 @@ class FloatAugmentation:
         if self.boxes is not None:
             self._erase(images, positions, batch, number)
         if self.mix is not None:
-            with seeded(seed_of(self.seed, _MIX, number)):
+            with preserved():
+                start_at(seed_of(self.seed, _MIX, number))
                 images, labels = self.mix(images, labels)
         return images, labels
 

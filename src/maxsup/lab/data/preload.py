@@ -4,6 +4,6 @@
 
 import timm.data.auto_augment
 import timm.data.transforms
-import torchvision.transforms.functional
+import torchvision.transforms.v2.functional
 
 import maxsup.lab.data.loader

@@ -21,13 +21,17 @@ def seed_of(seed: int, purpose: int, number: int) -> int:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Lets `random` and NumPy's global generator, from which timm draws, start at `seed`; restores both."""
+def preserved() -> Iterator[None]:
+    """Restores `random` and NumPy's global generator, from which timm draws, at the end."""
     before, before_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
     try:
         yield
     finally:
         random.setstate(before)
         np.random.set_state(before_numpy)  # noqa: NPY002
+
+
+def start_at(seed: int) -> None:
+    """Lets `random` and NumPy's global generator start at `seed`; within `preserved`."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
