@@ -1,5 +1,10 @@
 """Streamed images: what they become, in which order, by whichever processes."""
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -209,8 +214,6 @@ def test_mean_and_deviation_are_the_training_images_or_imagenets(folder):
 
 
 def test_time_spent_waiting_is_part_of_the_epoch(folder):
-    import time
-
     data = with_(rand_augment="rand-m9")
     train = load(data, folder).train
     begin = time.perf_counter()
@@ -260,3 +263,45 @@ def test_what_mixing_needs_is_asked_for(folder):
         next(training_batches(train, data, 8, seed=0, num_classes=3))
     with pytest.raises(ValueError, match=r"num_classes must be given with data\.mixup"):
         next(training_batches(train, data, 8, seed=0, normalization=normalization))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gets_the_same_images_and_tells_how_long_it_waited(folder):
+    data = with_(random_resized_crop=True, rand_augment="rand-m9", loader_workers=2)
+    train = load(data, folder).train
+    batches = training_batches(train, data, 8, seed=3, device="cuda")
+    found = [(images.cpu(), labels.cpu()) for images, labels in batches]
+    (expected,) = epoch(folder, with_(random_resized_crop=True, rand_augment="rand-m9"))
+    for (images, labels), (wanted, wanted_labels) in zip(found, expected, strict=True):
+        assert torch.equal(images, wanted)
+        assert torch.equal(labels, wanted_labels)
+    assert batches.waited() > 0
+    test = load(data, folder).test
+    assert torch.equal(torch.cat([x.cpu() for x, _ in evaluation_batches(test, 5, device="cuda")]), test.images)
+
+
+def test_a_killed_training_takes_its_processes_with_it(folder):
+    program = (
+        "import os, signal, sys\n"
+        "if __name__ == '__main__':\n"
+        "    from pathlib import Path\n"
+        "    from multiprocessing import active_children\n"
+        "    from maxsup.lab.data import load, training_batches\n"
+        "    from maxsup.lab.recipes import Data\n"
+        "    data = Data(name='image-folder', image_size=24, streaming='on', loader_workers=2)\n"
+        "    batches = training_batches(load(data, Path(sys.argv[1])).train, data, 8, seed=0)\n"
+        "    next(batches)\n"
+        "    print(*[child.pid for child in active_children()], flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (folder / "program.py").write_text(program)
+    run = subprocess.run(
+        [sys.executable, str(folder / "program.py"), str(folder)], capture_output=True, text=True, timeout=300
+    )
+    children = [int(pid) for pid in run.stdout.split()]
+    assert len(children) == 2, run.stderr
+    until = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.monotonic() < until
+        time.sleep(0.1)

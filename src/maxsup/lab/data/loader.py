@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -102,9 +103,14 @@ class Loader:
     """Batches of images (N, H, W, C), uint8, decoded by `workers` processes that live as long as this.
 
     What an image becomes depends on its task alone, never on the process that makes it.
+
+    Raises:
+        ValueError: in a daemonic process of multiprocessing's, which may not start others, unless `workers` is 0.
     """
 
     def __init__(self, source: Source, view: View, workers: int, device: torch.device, batch_size: int) -> None:
+        if workers and multiprocessing.current_process().daemon:
+            raise ValueError("data.loader_workers must be 0 in a daemonic process, which may not start others")
         self._plan = _Plan()
         self._device = device
         ahead = max(2, -(-2 * batch_size // (CHUNK * max(1, workers))))  # two batches, over all workers
@@ -117,7 +123,7 @@ class Loader:
             persistent_workers=workers > 0,
             prefetch_factor=ahead if workers else None,
             multiprocessing_context=_context() if workers else None,
-            worker_init_fn=_quiet,
+            worker_init_fn=_begin,
         )
 
     def batches(self, sizes: Sequence[int], tasks: Callable[[int], Sequence[Task]], wait: Wait) -> Iterator[Tensor]:
@@ -145,9 +151,18 @@ def _same(part: Any) -> Any:
     return part
 
 
-def _quiet(worker: int) -> None:
+def _begin(worker: int) -> None:
+    # torch's workers end with their parent, which is the server of processes here and would outlive a killed training.
+    threading.Thread(target=_die_with_training, daemon=True).start()
     # Of Pillow, for files of ImageNet with damaged EXIF data or transparency in palettes, at each epoch anew.
     warnings.filterwarnings("ignore", module="PIL")
+
+
+def _die_with_training() -> None:
+    training = multiprocessing.parent_process()
+    assert training is not None  # only workers run this
+    training.join()
+    os._exit(1)
 
 
 def _context() -> BaseContext:

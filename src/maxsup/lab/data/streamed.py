@@ -48,12 +48,18 @@ class Streamed:
     @property
     def images(self) -> Tensor:
         """All images, decoded now, (N, C, H, W), uint8: for a few, or a split that fits into memory."""
-        if isinstance(self.source, Memory):
-            return self.source.images[self.indices]
+        if self._at_hand is not None:
+            return self._at_hand[self.indices]
         cpu = torch.device("cpu")
         ranges = [range(start, min(start + _BATCH, len(self))) for start in range(0, len(self), _BATCH)]
         parts = list(self.evaluation(ranges, cpu, Wait(cpu)))
         return torch.cat(parts) if parts else torch.empty(0, self.channels, *self.view.size, dtype=torch.uint8)
+
+    @property
+    def _at_hand(self) -> Tensor | None:
+        """The source's images if they are in memory, of the view's size."""
+        images = self.source.images if isinstance(self.source, Memory) else None
+        return images if images is not None and tuple(images.shape[2:]) == self.view.size else None
 
     def to(self, device: torch.device) -> Streamed:
         """Itself: the images go to a device when they are read."""
@@ -118,6 +124,10 @@ class Streamed:
 
     def evaluation(self, batches: Sequence[range], device: torch.device, wait: Wait) -> Iterator[Tensor]:
         """Images (n, C, H, W) of each range of the split, in order, centrally cut; time without them goes to `wait`."""
+        if self._at_hand is not None:
+            for batch in batches:
+                yield self._at_hand[self.indices[batch.start : batch.stop]].to(device)
+            return
 
         def tasks(number: int) -> list[Task]:
             batch = batches[number]
