@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maxsup.lab.data.checked import check, refuse_too_many, stamp_of
-from maxsup.lab.data.sources import Memory, Source, opened
+from maxsup.lab.data.sources import Files, Memory, Shards, opened
 from maxsup.lab.data.splits import AnySplit, DataSet, Split, hold_out, resize, with_channels
 from maxsup.lab.data.streamed import Streamed
 from maxsup.lab.data.view import View
@@ -26,7 +26,7 @@ IN_MEMORY = 2 * 1024**3
 class Listed:
     """The image files of one split: where they are, their labels (N,), and the paths that change when they do."""
 
-    source: Source
+    source: Files | Shards
     labels: Tensor
     paths: tuple[Path, ...]
 
@@ -85,10 +85,7 @@ def in_memory(listed: dict[str, Listed], image_size: int, limit: float) -> tuple
 
 def streamed(listed: dict[str, Listed], image_size: int, data: Data) -> tuple[dict[str, Streamed], list[str]]:
     """The splits, to be read when needed, and the unreadable files, which are left out."""
-    found = {
-        name: check(of.source, stamp_of([of.source.name(i) for i in range(len(of.labels))], of.paths))
-        for name, of in listed.items()
-    }
+    found = {name: check(of.source, stamp_of([of.source.names.digest()], of.paths)) for name, of in listed.items()}
     problems = [reason for of in found.values() for reason in of.unreadable.values()]
     refuse_too_many(problems, sum(len(of.labels) for of in listed.values()), data.unreadable_limit)
     view = View(

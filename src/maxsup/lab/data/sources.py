@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Sequence
@@ -42,6 +43,10 @@ class Strings:
 
     def __len__(self) -> int:
         return len(self._ends) - 1
+
+    def digest(self) -> str:
+        """A fingerprint of all."""
+        return hashlib.sha256(self._ends.numpy().tobytes() + self._text.numpy().tobytes()).hexdigest()
 
     def __getitem__(self, index: int) -> str:
         start, end = int(self._ends[index]), int(self._ends[index + 1])

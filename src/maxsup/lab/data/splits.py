@@ -158,11 +158,12 @@ def stratified(labels: Tensor, size: int) -> Tensor:
     generator = np.random.default_rng(SPLIT_SEED)
     shuffled = torch.from_numpy(generator.permutation(len(labels)))
     # Rank of each image within its class, as a fraction: the `size` smallest take every class's head evenly.
-    classes = labels[shuffled]
+    classes, members = labels[shuffled].sort(stable=True)
+    _, sizes = classes.unique_consecutive(return_counts=True)
+    firsts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    rank = torch.arange(len(labels)) - firsts
     fraction = torch.empty(len(labels), dtype=torch.float64)
-    for c in classes.unique():
-        members = (classes == c).nonzero().squeeze(1)
-        fraction[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    fraction[members] = (rank.double() + 0.5) / sizes.repeat_interleave(sizes)
     return shuffled[fraction.argsort(stable=True)[:size]].sort().values
 
 
