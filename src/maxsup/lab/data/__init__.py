@@ -17,6 +17,7 @@ from maxsup.lab.data.digits import load_digits
 from maxsup.lab.data.fashion_mnist import load_fashion_mnist
 from maxsup.lab.data.fashion_scenes import load_fashion_scenes
 from maxsup.lab.data.file_sets import check_options, with_normalization, with_workers
+from maxsup.lab.data.glyphs.stored import load_glyphs, load_glyphs_large
 from maxsup.lab.data.image_folder import load_image_folder
 from maxsup.lab.data.imagenet import load_imagenet
 from maxsup.lab.data.masks import load_masked_folder
@@ -49,6 +50,8 @@ DATA_SETS: dict[str, Callable[..., DataSet]] = {
     "fashion-scenes": load_fashion_scenes,
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
+    "glyphs": load_glyphs,
+    "glyphs-large": load_glyphs_large,
     "image-folder": load_image_folder,
     "imagenet": load_imagenet,
     "webdataset": load_webdataset,
