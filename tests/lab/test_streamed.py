@@ -1,5 +1,7 @@
 """Streamed images: what they become, in which order, by whichever processes."""
 
+import gc
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -305,3 +307,17 @@ def test_a_killed_training_takes_its_processes_with_it(folder):
     while any(Path(f"/proc/{pid}").exists() for pid in children):
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+def test_the_processes_end_with_the_split(folder):
+    data = with_(loader_workers=2)
+    train = load(data, folder).train
+    gc.disable()  # a circle of references would keep them until the next collection
+    try:
+        list(training_batches(train, data, 8, seed=0))
+        children = {child.pid for child in multiprocessing.active_children()}
+        assert len(children) == 2
+        del train
+        assert not {child.pid for child in multiprocessing.active_children()} & children
+    finally:
+        gc.enable()
