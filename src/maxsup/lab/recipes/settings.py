@@ -90,7 +90,8 @@ class Data:
             raise ValueError(f"data.eval_crop must be above 0 and at most 1, got {self.eval_crop}")
         if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError(f"data.crop_scale must be two shares of the area in order, got {self.crop_scale}")
-        if self.crop_scale != (0.08, 1.0) and not self.random_resized_crop:
+        # A record gives it back as a list.
+        if tuple(self.crop_scale) != (0.08, 1.0) and not self.random_resized_crop:
             raise ValueError("data.crop_scale belongs to data.random_resized_crop, which is off")
         if self.random_resized_crop and self.pad_crop:
             raise ValueError(f"data.random_resized_crop and data.pad_crop ({self.pad_crop}) are two crops; choose one")
