@@ -117,7 +117,8 @@ def check_name(name: str) -> None:
             raise unknown("model", name, ["convnet", *timm.list_models()])
 
 
-def _is_vision_transformer(name: str) -> bool:
+def is_vision_transformer(name: str) -> bool:
+    """Whether a model of ours or timm's is one whose image size, patch size and depth can be set."""
     if name == "convnet":
         return False
     import timm
@@ -136,7 +137,7 @@ def build(model: recipes.Model, channels: int, num_classes: int) -> nn.Module:
     check_name(model.name)
     asked = {"img_size": model.image_size, "patch_size": model.patch_size, "depth": model.depth}
     sizes: dict[str, Any] = {name: size for name, size in asked.items() if size is not None}
-    if sizes and not _is_vision_transformer(model.name):
+    if sizes and not is_vision_transformer(model.name):
         raise ValueError(
             f"model.image_size, patch_size and depth are a vision transformer's; {model.name!r} has none of them to set"
         )
