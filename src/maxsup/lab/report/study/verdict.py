@@ -42,10 +42,10 @@ def _contrast(summary: Json, contrast: Json) -> str:
         shown = numbers.signed(pair, measure)
         if pair["paper"] is not None:
             shown += f"; the paper {numbers.plain_signed(pair['paper'], measure)}"
-        name = f"{pair['row']}, {pair['column']}" if several else pair["column"]
+        name = f"{pair['row']} at {pair['column']}" if several else pair["column"]
         found.setdefault(outcome, []).append(f"{name} ({shown})")
     order = ("significantly higher", "significantly lower", "not seen")
     ranked = sorted(found.items(), key=lambda of: order.index(of[0]) if of[0] in order else len(order))
     words = {"not seen": "no significant difference seen"}
-    parts = [f"{words.get(outcome, outcome)}: {', '.join(names)}" for outcome, names in ranked]
+    parts = [f"{words.get(outcome, outcome)} in {', '.join(names)}" for outcome, names in ranked]
     return f"{contrast['title']}: {'; '.join(parts)}."
