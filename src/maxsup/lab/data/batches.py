@@ -30,10 +30,25 @@ def augment(images: Tensor, data: Data, generator: torch.Generator) -> Tensor:
 
 
 def training_batches(
-    split: Split, data: Data, batch_size: int, generator: torch.Generator
+    split: Split, data: Data, batch_size: int, *, seed: int, device: torch.device, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order, augmented; a last batch of a single image is left out (batch norm needs two)."""
-    order = torch.randperm(len(split), generator=generator, device=split.images.device)
+    """One epoch in random order, augmented; a last batch of a single image is left out (batch norm needs two).
+
+    Of each batch of `batch_size` images the process `rank` of `world` gets every `world`-th.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    order = torch.randperm(len(split), generator=generator, device=device)
     for indices in order.split(batch_size):
         if len(indices) > 1:
-            yield augment(split.images[indices], data, generator), split.labels[indices]
+            yield (
+                augment(split.images[indices], data, generator)[rank::world],
+                split.labels[indices[rank::world]],
+            )
+
+
+def evaluation_batches(
+    split: Split, batch_size: int, *, device: torch.device, rank: int = 0, world: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The split in its order; of each batch the process `rank` of `world` gets every `world`-th image."""
+    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+        yield images[rank::world].to(device), labels[rank::world].to(device)

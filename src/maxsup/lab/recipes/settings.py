@@ -104,6 +104,12 @@ class Recipe:
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
     alpha: Alpha = field(default_factory=Alpha)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the network (weights and loss are float32); `auto` is bfloat16 on a GPU and float32 elsewhere."""
+    compile: bool = False
+    """Fuse the step by `torch.compile`: faster steps after tens of seconds of compiling in each process."""
+    cuda_graph: bool = False
+    """Replay the step as a CUDA graph: the same numbers with fewer waits for the host. Without effect on a CPU."""
 
     def __post_init__(self) -> None:
         for name, value, least in (
