@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from timm.optim import create_optimizer_v2
 
-from maxsup import MaxSupCrossEntropyLoss
-from maxsup.lab import models
+from maxsup.lab.data import DataSet, Split
 from maxsup.lab.recipes import Recipe
 from maxsup.lab.studies.study import Study
+from maxsup.lab.training.run import building
+
+METHOD = "max-sup"
 
 # On a CPU an image costs about the same in any batch, and the recipes' batches would take minutes a step.
 CPU_BATCH = 8
@@ -66,11 +68,11 @@ def hours(study: Study, seeds: int, speeds: Mapping[str, Speed]) -> float:
     )
 
 
-def measure(recipe: Recipe, *, steps: int = 10, warmup: int = 3) -> Speed:
-    """Times `steps` steps of the recipe's network on synthetic images that are on the device, after `warmup` more.
+def measure(recipe: Recipe, *, steps: int = 10, warmup: int = 5) -> Speed:
+    """Times `steps` of the recipe's own training steps, with MaxSup, after `warmup` more; nothing is kept.
 
-    Forward, MaxSup, backward and update, in bfloat16 on a GPU. Where the recipe's batch does not fit the memory, the
-    largest of its halves that does. Reading and augmenting images is not in it: it can only be slower.
+    The images are synthetic and on the device: reading and augmenting them comes on top. Where the recipe's batch does
+    not fit the memory, it is halved until it does.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch = recipe.batch_size if device.type == "cuda" else min(recipe.batch_size, CPU_BATCH)
@@ -89,25 +91,23 @@ def measure(recipe: Recipe, *, steps: int = 10, warmup: int = 3) -> Speed:
 def _seconds(recipe: Recipe, batch: int, device: torch.device, steps: int, warmup: int) -> float:
     images = images_of(recipe)
     side = recipe.data.image_size or images.side
-    network = models.build(recipe.model, 3, images.classes)
-    statistics = torch.full((3, 1, 1), 0.5)
-    model = models.Classifier(network, statistics, statistics).to(device).to(memory_format=torch.channels_last)
-    optimizer = create_optimizer_v2(model, opt=recipe.optimizer.name, lr=1e-3, momentum=recipe.optimizer.momentum)
-    loss = MaxSupCrossEntropyLoss().to(device)
+    few = Split(torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8), torch.arange(2))
+    data = DataSet(images.title, tuple(map(str, range(images.classes))), few, few, few)
     inputs = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, images.classes, (batch,), device=device)
+    one = torch.ones((), device=device)
     begin = 0.0
-    for step in range(warmup + steps):
-        if step == warmup:
-            _wait(device)
-            begin = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = model(inputs)
-        loss(logits.float(), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    _wait(device)
+    with building(dataclasses.replace(recipe, batch_size=batch), METHOD, 0, data, device) as run:
+        run.model.train()
+        for step in range(warmup + steps):
+            if step == warmup:
+                _wait(device)
+                begin = time.perf_counter()
+            run.step(inputs, labels, one)
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+        _wait(device)
     return time.perf_counter() - begin
 
 

@@ -19,7 +19,7 @@ from maxsup.lab.report.measures import Measure
 from maxsup.lab.report.published import Published
 
 # Fields that decide how fast a run is and not what it gives: with other values it is the paper's experiment still.
-NEUTRAL = ("cpu_threads", "compile", "data.loader_workers")
+NEUTRAL = ("cpu_threads", "compile", "cuda_graph", "data.loader_workers")
 
 Afterwards = Literal["analyze", "probe"]
 
