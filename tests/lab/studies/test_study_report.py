@@ -79,7 +79,7 @@ def test_every_table_of_a_rehearsal_says_so_and_nothing_is_compared_with_the_pap
     assert "epochs: 300 -> 2" in text
     write_study_report(directory)
     html = (directory / "report.html").read_text()
-    assert html.count("REHEARSAL: ") == 6
+    assert html.count("REHEARSAL: ") == 7  # the picture too
     assert "<h1>REHEARSAL of Table 8" in html
 
 
@@ -88,8 +88,9 @@ def test_the_report_links_to_the_comparisons_and_says_what_is_missing(tmp_path):
     lost = tmp_path / "linear/runs/max-sup/seed-3"
     (lost / "result.json").unlink()
     paths = write_study_report(directory)
-    assert [path.name for path in paths] == ["summary.json", "summary.md", "report.html"]
-    html = paths[-1].read_text()
+    names = ["summary.json", "summary.md", "report.html", "cells.svg", "cells.pdf"]
+    assert [path.name for path in paths] == names
+    html = paths[2].read_text()
     assert '<a href="../linear/report.html">' in html
     assert "39 of 40 runs are finished (1 unfinished)." in html
     assert "n = 7" in html
@@ -108,3 +109,24 @@ def test_settings_that_only_make_it_faster_make_no_rehearsal():
     assert changes(original, original.with_recipes(faster)) == {"constant": [], "linear": []}
     other = recipes(original) | {"linear": dataclasses.replace(RECIPE, epochs=1, alpha=Alpha(0.1, 0.3))}
     assert changes(original, original.with_recipes(other))["linear"] == ["alpha.end: 0.2 -> 0.3", "epochs: 2 -> 1"]
+
+
+def test_the_picture_has_the_points_of_the_table(tmp_path):
+    from maxsup.lab.report.figures.study import cells
+
+    summary = summarize_study(written(tmp_path))
+
+    def points(axes):
+        return [line.get_xydata().tolist() for line in axes.lines if line.get_marker() in "oD"]
+
+    constant, linear = cells(summary).axes
+    (ours,) = points(constant)
+    assert [y for _, y in ours] == pytest.approx([-0.14, 0.86, 1.86])
+    assert [x for x, _ in ours] == pytest.approx([70.35, 72.35, 72.0])
+    assert [[x for x, _ in of] for of in points(linear)] == [
+        pytest.approx([70.35, 74.35, 75.355]),
+        pytest.approx([74.21, 76.0, 76.58]),
+    ]
+    assert [
+        line.get_marker() for line in cells(summary | {"rehearsal": True}).axes[1].lines if line.get_marker() == "D"
+    ] == []
