@@ -248,8 +248,7 @@ def _study_list(arguments: Sequence[str]) -> int:
 
     studies = listing.named(options.names)
     speeds = listing.measured(studies, lambda line: print(line, file=sys.stderr)) if options.measure else {}
-    Console().print(listing.table(studies, options.seeds, speeds))
-    print(listing.notes(speeds))
+    print(listing.text(studies, options.seeds, speeds, Console().width), listing.notes(speeds), sep="\n\n")
     return 0
 
 

@@ -42,5 +42,5 @@ def made(tmp_path_factory):
     from maxsup.lab.studies.run import run
 
     directory = tmp_path_factory.mktemp("study")
-    assert run(tiny(), recipes(tiny()), [0, 1], directory, workers=2) == []
+    assert run(tiny(), recipes(tiny()), [0, 1], directory, workers=1) == []
     return directory

@@ -8,7 +8,7 @@ from maxsup.lab.studies import cost
 from maxsup.lab.studies.scale import resized, scaled
 from tests.lab.studies.conftest import tiny
 
-LONG = Recipe("imagenet-x", epochs=200, batch_size=2048, optimizer=Optimizer(warmup_epochs=10))
+LONG = Recipe("imagenet-x", data=Data("imagenet"), epochs=200, batch_size=2048, optimizer=Optimizer(warmup_epochs=10))
 
 
 def test_a_hundredth_of_a_recipe():
@@ -18,7 +18,7 @@ def test_a_hundredth_of_a_recipe():
     assert scaled(LONG, 0.1, 1000).optimizer.warmup_epochs == 1
     # A batch has no more images than there are; what the user has cut is what is cut further.
     assert scaled(LONG, 0.01, 1000).batch_size == 10
-    cut = dataclasses.replace(LONG, data=Data(train_size=500))
+    cut = dataclasses.replace(LONG, data=Data("imagenet", train_size=500))
     assert scaled(cut, 0.1, 1000).data.train_size == 50
     assert scaled(LONG, 1.0, 1000) == LONG
 
@@ -67,7 +67,7 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
 
 
 def test_a_measured_speed_is_a_rate():
-    recipe = Recipe("cifar100-small", batch_size=4, model=Model("convnet"))
+    recipe = Recipe("cifar100-small", data=Data("cifar100"), batch_size=4, model=Model("convnet"))
     speed = cost.measure(recipe, steps=2, warmup=1)
     assert speed.images_per_second > 0
     assert speed.batch_size == 4

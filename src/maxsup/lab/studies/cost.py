@@ -46,8 +46,8 @@ class Speed:
 
 
 def images_of(recipe: Recipe) -> Images:
-    """The data set of a recipe of the paper, by the first part of the recipe's name."""
-    return IMAGES[recipe.name.partition("-")[0]]
+    """The data set of a recipe of the paper."""
+    return IMAGES[recipe.data.name]
 
 
 def runs(study: Study, seeds: int) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
-
-from rich.table import Table
 
 from maxsup.lab.names import lookup
 from maxsup.lab.studies import cost
@@ -34,27 +33,29 @@ def measured(studies: Sequence[Study], tell: Callable[[str], None]) -> dict[str,
     return speeds
 
 
-def table(studies: Sequence[Study], seeds: int, speeds: Mapping[str, Speed]) -> Table:
-    """A line a study: table, data, recipes, methods, runs with `seeds` seeds, and hours by the measured `speeds`."""
-    shown = Table(title=f"The paper's tables as studies, {seeds} seeds", title_justify="left")
-    for head in ("study", "table", "what", "data", "recipes", "methods"):
-        shown.add_column(head)
-    shown.add_column("runs", justify="right")
-    shown.add_column("GPU hours", justify="right")
+def text(studies: Sequence[Study], seeds: int, speeds: Mapping[str, Speed], width: int = 80) -> str:
+    """A paragraph a study: table, data, recipes, methods, runs with `seeds` seeds, and hours by measured `speeds`."""
+    indent = " " * (max(len(study.name) for study in studies) + 2)
+    parts = []
     for study in studies:
-        images = {cost.images_of(variant.recipe) for variant in study.variants}
-        methods = dict.fromkeys(row.method for row in study.rows)
-        shown.add_row(
-            study.name,
-            study.table,
-            study.title,
-            ", ".join(f"{of.title} ({of.train:,} training images)" for of in images),
-            "\n".join(variant.name for variant in study.variants),
-            "\n".join(methods),
-            str(cost.runs(study, seeds)),
-            f"{cost.hours(study, seeds, speeds):,.0f}" if speeds else NOT_MEASURED,
-        )
-    return shown
+        images = dict.fromkeys(cost.images_of(variant.recipe) for variant in study.variants)
+        hours = f"{cost.hours(study, seeds, speeds):,.1f}" if speeds else NOT_MEASURED
+        fields = {
+            "data": ", ".join(f"{of.title} ({of.train:,} training images)" for of in images),
+            "recipes": ", ".join(variant.name for variant in study.variants),
+            "methods": ", ".join(dict.fromkeys(row.method for row in study.rows)),
+            "runs": f"{cost.runs(study, seeds)} ({seeds} seeds)",
+            "GPU hours": hours,
+        }
+        lines = [f"{study.name:<{len(indent)}}{study.table}: {study.title}"]
+        for name, value in fields.items():
+            first = f"{indent}{name:<11}"
+            rest = " " * len(first)
+            lines += textwrap.wrap(
+                value, max(width, 60), initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+            )
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def notes(speeds: Mapping[str, Speed]) -> str:
