@@ -50,12 +50,16 @@ class Model:
     """Side of a vision transformer's patches; None keeps the size in its name."""
     depth: int | None = None
     """Blocks of a vision transformer; None keeps its own number."""
+    drop_path: float = 0.0
+    """Chance that the last block is skipped in training (stochastic depth); earlier blocks linearly less."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "depth"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"model.{name} must be at least 1 or None, got {value}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"model.drop_path must be in [0, 1), got {self.drop_path}")
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,33 @@ class Optimizer:
     momentum: float = 0.9
     """Momentum of SGD (the first beta stays at its default elsewhere)."""
     weight_decay: float = 5e-4
-    """Weight decay, on matrices and kernels only (biases and norms are spared)."""
+    """Weight decay, on matrices and kernels only unless `decay_norm_bias` is on."""
     warmup_epochs: int = 1
-    """Epochs of linear warm-up before the cosine decay to zero."""
+    """Epochs of linear warm-up, which the schedule's time includes."""
+    schedule: Literal["cosine", "step", "multistep", "constant"] = "cosine"
+    """The rate after the warm-up: half a cosine to `min_lr`, times `gamma` at epochs, or as it is."""
+    min_lr: float = 0.0
+    """Rate to which `cosine` falls."""
+    warmup_lr: float | None = None
+    """Rate with which the warm-up begins; None is a hundredth of `lr`."""
+    step_epochs: int = 30
+    """Epochs between the decays of `step`."""
+    milestones: tuple[int, ...] = ()
+    """Epochs at whose beginning `multistep` decays."""
+    gamma: float = 0.1
+    """Factor of each decay of `step` and `multistep`."""
+    decay_norm_bias: bool = False
+    """Weight decay on biases, norms and a vision transformer's embeddings too."""
+
+    def __post_init__(self) -> None:
+        if self.step_epochs < 1:
+            raise ValueError(f"optimizer.step_epochs must be at least 1, got {self.step_epochs}")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
+            raise ValueError(f"optimizer.milestones must be rising epochs of at least 1, got {self.milestones}")
+        if bool(self.milestones) != (self.schedule == "multistep"):
+            raise ValueError(
+                f"optimizer.milestones are those of schedule multistep, got {self.milestones} with {self.schedule}"
+            )
 
 
 @dataclass(frozen=True)
@@ -95,7 +123,7 @@ class Recipe:
     epochs: int = 30
     """Passes over the training images."""
     batch_size: int = 128
-    """Images per step."""
+    """Images per step of the optimizer, over all processes."""
     selection: Literal["best", "last"] = "best"
     """Weights that are tested: those of the epoch with the best validation accuracy (the latest such), or the last."""
     cpu_threads: int = 1
@@ -109,7 +137,15 @@ class Recipe:
     compile: bool = False
     """Fuse the step by `torch.compile`: faster steps after tens of seconds of compiling in each process."""
     cuda_graph: bool = False
-    """Replay the step as a CUDA graph: the same numbers with fewer waits for the host. Without effect on a CPU."""
+    """Replay the step as a CUDA graph: the same numbers with fewer waits for the host. For one process with a GPU."""
+    accumulate: int = 1
+    """Parts into which a batch is cut to save memory; their gradients are added. Batch norm sees each part alone."""
+    clip_norm: float | None = None
+    """Norm to which the gradient of all weights is clipped; None leaves it."""
+    ema: float | None = None
+    """Decay per step of the weights' moving average, which is then what is validated and tested; None takes none."""
+    sync_batch_norm: bool = True
+    """Batch norm over the images of all processes, so that their number changes nothing; else each over its own."""
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -117,6 +153,7 @@ class Recipe:
             ("batch_size", self.batch_size, 2),
             ("cpu_threads", self.cpu_threads, 1),
             ("optimizer.warmup_epochs", self.optimizer.warmup_epochs, 0),
+            ("accumulate", self.accumulate, 1),
         ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -125,11 +162,23 @@ class Recipe:
             ("optimizer.lr", self.optimizer.lr),
             ("optimizer.momentum", self.optimizer.momentum),
             ("optimizer.weight_decay", self.optimizer.weight_decay),
+            ("optimizer.min_lr", self.optimizer.min_lr),
+            ("optimizer.warmup_lr", self.optimizer.warmup_lr or 0.0),
+            ("optimizer.gamma", self.optimizer.gamma),
             ("alpha.start", self.alpha.start),
             ("alpha.end", self.alpha.end),
         ):
             if not 0 <= number < float("inf"):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {number}")
+        if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"accumulate must divide batch_size {self.batch_size} into parts of 2 images or more, "
+                f"got {self.accumulate}"
+            )
+        if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
+            raise ValueError(f"clip_norm must be a finite number above 0 or None, got {self.clip_norm}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must be between 0 and 1 or None, got {self.ema}")
 
 
 def as_json(recipe: Recipe) -> dict[str, object]:

@@ -32,7 +32,8 @@ class Step:
 
     `compile` fuses forward and loss by `torch.compile`; `graph` replays the launches of a step, which costs the host
     next to nothing and gives the eager result bit by bit. Both are for micro-batches of `full_size`; others, as the
-    last of an epoch, run eagerly, so that no second shape is compiled or captured.
+    last of an epoch, run eagerly, so that no second shape is compiled or captured. `model` may be wrapped to average
+    the gradients over processes; then there is no graph.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class Step:
         with autocast(self.precision, images.device):
             logits = self.model(images).float()
             dense = None if self.dense is None else self.dense().float()
+        if len(images) == 0:  # another process has the last images; this one takes part in the collectives
+            return logits.sum() * 0.0, torch.zeros((), dtype=torch.int64, device=logits.device)
         loss = self.loss(logits, labels) if dense is None else self.loss(logits, labels, dense)
         return loss, (logits.detach().argmax(1) == (labels if labels.dim() == 1 else labels.argmax(1))).sum()
 
