@@ -144,7 +144,7 @@ def build(model: recipes.Model, channels: int, num_classes: int) -> nn.Module:
 
     Raises:
         UnknownNameError: if neither we nor timm know the name.
-        ValueError: if `small_stem` is asked of a model that is no ResNet or MobileNetV2, or `image_size`, `patch_size` or
+        ValueError: if `small_stem` is asked of no ResNet and no MobileNetV2, or `image_size`, `patch_size` or
             `depth` of one that is no vision transformer of timm's, or `drop_path` of one that has none.
     """
     check_name(model.name)

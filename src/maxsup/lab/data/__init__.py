@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from maxsup.lab.data.batches import augment, evaluation_batches, training_batches
+from maxsup.lab.data.batches import evaluation_batches, training_batches
 from maxsup.lab.data.cifar import load_cifar10, load_cifar100
 from maxsup.lab.data.digits import load_digits
 from maxsup.lab.data.fashion_mnist import load_fashion_mnist
@@ -28,7 +28,6 @@ __all__ = [
     "DataError",
     "DataSet",
     "Split",
-    "augment",
     "choose",
     "evaluation_batches",
     "load",
