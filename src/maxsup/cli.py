@@ -213,6 +213,7 @@ def _study(arguments: Sequence[str]) -> int:
     study = lookup("study", arguments[0], STUDIES)()
     from maxsup.lab.data import DATA_SETS
     from maxsup.lab.studies import run as running
+    from maxsup.lab.studies.scale import on_data
 
     # The same option by the name of what it is for.
     rest = [re.sub(r"^--data(?=$|=)", "--data.name", argument) for argument in arguments[1:]]
@@ -220,7 +221,7 @@ def _study(arguments: Sequence[str]) -> int:
     for variant in study.variants:
         # What is on the command line goes before what the scale would make of it.
         first = parse(Study, command, rest, variant.recipe)
-        ours = running.with_image_size(variant.recipe, first.image_size)
+        ours = running.with_image_size(on_data(variant.recipe, first.recipe.data.name), first.image_size)
         other = parse(Study, command, rest, ours).recipe
         options = parse(Study, command, rest, running.with_scale(ours, first.scale, other.data, first.data_dir))
         recipes[variant.name] = options.recipe

@@ -123,12 +123,53 @@ logit-penalty          0.2840         0.3144        0.7996        0.7909       0
 
 _CONSTANT: Json = {"alpha.start": 0.1, "alpha.schedule": "constant"}
 _SCHEDULED: Json = {"alpha.start": 0.1, "alpha.end": 0.2, "alpha.schedule": "linear"}
+_SGD: Json = {"optimizer.name": "momentum", "optimizer.momentum": 0.9, "optimizer.weight_decay": 1e-4}
 _SETTINGS: dict[str, Json] = {
-    "imagenet": {"epochs": 200, "batch_size": 2048, "optimizer.lr": 0.85, "optimizer.weight_decay": 1e-4},
-    "cifar100": {"epochs": 200, "batch_size": 128, "optimizer.lr": 0.1, "optimizer.weight_decay": 5e-4},
-    "imagenet-v1": {"epochs": 90, "batch_size": 512, "optimizer.lr": 0.1, "optimizer.weight_decay": 1e-4},
-    "imagenet-deit": {"epochs": 300, "batch_size": 1024, "optimizer.weight_decay": 0.05},
+    "imagenet": {
+        "data.name": "imagenet",
+        "data.train_size": None,
+        "epochs": 200,
+        "batch_size": 2048,
+        "optimizer.lr": 0.85,
+        "optimizer.schedule": "cosine",
+        **_SGD,
+    },
+    "imagenet-v1": {
+        "data.name": "imagenet",
+        "data.train_size": None,
+        "epochs": 90,
+        "batch_size": 512,
+        "optimizer.lr": 0.1,
+        "optimizer.schedule": "step",
+        "optimizer.step_epochs": 30,
+        **_SGD,
+    },
+    "cifar100": {
+        "data.name": "cifar100",
+        "data.train_size": None,
+        "epochs": 200,
+        "batch_size": 128,
+        "optimizer.name": "sgd",
+        "optimizer.lr": 0.1,
+        "optimizer.momentum": 0.9,
+        "optimizer.weight_decay": 5e-4,
+        "optimizer.schedule": "multistep",
+        "optimizer.milestones": [60, 120, 160],
+        "optimizer.gamma": 0.2,
+    },
+    "imagenet-deit": {
+        "data.name": "imagenet",
+        "data.train_size": None,
+        "data.mixup": 0.0,
+        "data.cutmix": 0.0,
+        "model.name": "deit_small_patch16_224",
+        "epochs": 300,
+        "batch_size": 1024,
+        "optimizer.name": "adamw",
+        "optimizer.weight_decay": 0.05,
+    },
 }
+_NETWORKS = {"mobilenetv2": "mobilenetv2_100"}  # where timm's name is another
 
 
 def _accuracies(table: str, text: str) -> dict[str, list[Published]]:
@@ -136,7 +177,7 @@ def _accuracies(table: str, text: str) -> dict[str, list[Published]]:
     for recipe, column in _columns(text).items():
         setting, _, network = recipe.rpartition("-")
         title = f"{network} on {'CIFAR-100' if setting == 'cifar100' else 'ImageNet'}"
-        settings = _SETTINGS[setting] | _SCHEDULED
+        settings = _SETTINGS[setting] | {"model.name": _NETWORKS.get(network, network)} | _SCHEDULED
         found[recipe] = [Published(table, title, {"test.accuracy": column}, settings)]
     return found
 

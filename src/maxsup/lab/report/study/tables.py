@@ -5,7 +5,7 @@ from __future__ import annotations
 from maxsup.lab.records import Json
 from maxsup.lab.report import numbers
 from maxsup.lab.report.study.verdict import REHEARSAL
-from maxsup.lab.report.tables import MARK, Cell, Grid, mark
+from maxsup.lab.report.tables import MARK, Cell, Grid
 
 GROUP = "study"
 
@@ -81,7 +81,11 @@ def _contrast(summary: Json, contrast: Json) -> Grid:
                 text = numbers.NONE if paper is None else numbers.plain_signed(paper, measures[column])
                 row.append(Cell(text, value=paper))
         rows.append(row)
-    caption = f"{contrast['title']}, paired by seed: mean, [95% t-interval] and pairs; {MARK} {mark(summary['level'])}"
+    family = "the rows of a column" if contrast["by_column"] else "this table"
+    significant = f"exact sign-flip test with p ≤ {summary['level']:g} after Holm's correction over {family}"
+    caption = f"differences paired by seed, mean [95% t-interval] and pairs; {MARK} significant: {significant}"
+    if any(printed.values()):
+        caption += "; beside it the difference of the paper's means"
     return Grid(GROUP, contrast["title"], _marked(summary, caption), heads, rows)
 
 
@@ -94,11 +98,14 @@ def _difference(pair: Json, measure: Json) -> Cell:
 
 
 def _comparisons(summary: Json) -> Grid:
-    rows = []
+    rows: list[list[Cell]] = []
+    all_changes = [of["changes"] for of in summary["comparisons"].values()]
     for name, of in summary["comparisons"].items():
         states = ", ".join(f"{count} {state}" for state, count in of["runs"].items())
         changed = "; ".join(of["changes"]) or "none"
+        if rows and of["changes"] and all(other == of["changes"] for other in all_changes):
+            changed = "the same"
         seeds = ", ".join(map(str, of["seeds"]))
         rows.append([Cell(name), Cell(", ".join(of["methods"])), Cell(seeds), Cell(states), Cell(changed)])
     heads = ["comparison", "methods", "seeds", "runs", "settings other than the study's"]
-    return Grid(GROUP, "Comparisons", _marked(summary, "What was trained for this study"), heads, rows)
+    return Grid(GROUP, "Comparisons", _marked(summary, "what was trained for this study"), heads, rows)

@@ -46,6 +46,6 @@ def _contrast(summary: Json, contrast: Json) -> str:
         found.setdefault(outcome, []).append(f"{name} ({shown})")
     order = ("significantly higher", "significantly lower", "not seen")
     ranked = sorted(found.items(), key=lambda of: order.index(of[0]) if of[0] in order else len(order))
-    words = {"not seen": "no significant difference seen"}
+    words = {"not seen": "no significant difference seen", "untested": "not tested"}
     parts = [f"{words.get(outcome, outcome)} in {', '.join(names)}" for outcome, names in ranked]
     return f"{contrast['title']}: {'; '.join(parts)}."
