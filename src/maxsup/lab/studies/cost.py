@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from maxsup.lab.data import DataSet, Split
+from maxsup.lab.processes import Processes
 from maxsup.lab.recipes import Recipe
 from maxsup.lab.studies.study import Study
 from maxsup.lab.training.run import building
@@ -98,7 +99,7 @@ def _seconds(recipe: Recipe, batch: int, device: torch.device, steps: int, warmu
     labels = torch.randint(0, images.classes, (batch,), device=device)
     one = torch.ones((), device=device)
     begin = 0.0
-    with building(dataclasses.replace(recipe, batch_size=batch), METHOD, 0, data, device) as run:
+    with building(dataclasses.replace(recipe, batch_size=batch), METHOD, 0, data, Processes(device)) as run:
         run.model.train()
         for step in range(warmup + steps):
             if step == warmup:
