@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ except ModuleNotFoundError as missing:
 
 from maxsup._version import __version__
 from maxsup.lab.names import lookup
-from maxsup.lab.options import Analyze, Compare, Probe, Report, Study, StudyList, Train
+from maxsup.lab.options import Analyze, Compare, DataMake, DataShow, Probe, Report, StudyList, Train
 from maxsup.lab.recipes import RECIPES, Data, Recipe
 from maxsup.lab.records import DataError
 
@@ -35,6 +34,8 @@ usage: maxsup list                      the recipes, methods and data sets
        maxsup report DIR                the tables and report.html of a comparison or study, written anew
        maxsup study list [--measure]    the paper's tables as studies: data, runs, GPU hours
        maxsup study NAME [options]      one of them: recipes × methods × seeds, and the paper's numbers beside ours
+       maxsup data make NAME            glyphs or glyphs-large: images of the letters of this machine's fonts
+       maxsup data show NAME --out PNG  a contact sheet of a data set
        maxsup COMMAND --help            the options of a command
        maxsup --version
 
@@ -121,8 +122,9 @@ def _train(arguments: Sequence[str]) -> int:
 def _compare(arguments: Sequence[str]) -> int:
     options = parse_with_recipe(Compare, "compare", arguments)
     _check_names(options.recipe, options.methods)
-    from maxsup.lab import compare, data, progress
+    from maxsup.lab import compare, data, executors, progress
 
+    executor = executors.choose(options.executor, options.ray_address, options.gpus_per_run)
     # Absent or damaged data is one error here, and not one per run.
     data.load(options.recipe.data, options.data_dir)
     with progress.of_comparison(options.recipe.epochs) as show:
@@ -131,6 +133,7 @@ def _compare(arguments: Sequence[str]) -> int:
             options.methods,
             options.seeds,
             options.out,
+            executor=executor,
             workers=options.workers,
             data_dir=options.data_dir,
             show=show,
@@ -211,35 +214,24 @@ def _study(arguments: Sequence[str]) -> int:
     if arguments[0] == "list":
         return _study_list(arguments[1:])
     study = lookup("study", arguments[0], STUDIES)()
-    from maxsup.lab.data import DATA_SETS
-    from maxsup.lab.studies import run as running
-    from maxsup.lab.studies.scale import on_data
+    from maxsup.lab import executors
+    from maxsup.lab.studies import command, run
 
-    # The same option by the name of what it is for.
-    rest = [re.sub(r"^--data(?=$|=)", "--data.name", argument) for argument in arguments[1:]]
-    command, recipes = f"study {study.name}", {}
-    for variant in study.variants:
-        # What is on the command line goes before what the scale would make of it.
-        first = parse(Study, command, rest, variant.recipe)
-        ours = running.with_image_size(on_data(variant.recipe, first.recipe.data.name), first.image_size)
-        other = parse(Study, command, rest, ours).recipe
-        options = parse(Study, command, rest, running.with_scale(ours, first.scale, other.data, first.data_dir))
-        recipes[variant.name] = options.recipe
+    options, recipes = command.parse_study(study, arguments[1:])
     for recipe in recipes.values():
         _check_names(recipe, [])
-    probe = running.Probe(Data(options.probe_data, options.probe_train_size), options.probe_data_dir)
-    lookup("data set", probe.data.name, DATA_SETS)
-    problems = running.run(
+    problems = run.run(
         study,
         recipes,
         options.seeds,
         options.out,
         workers=options.workers,
         data_dir=options.data_dir,
-        probe=probe,
+        executor=executors.choose(options.executor, options.ray_address, options.gpus_per_run),
+        probe=command.probe_of(options),
         tell=lambda line: print(line, file=sys.stderr),
     )
-    _write_and_print_study(running.study_directory(study, options.out))
+    _write_and_print_study(run.study_directory(study, options.out))
     return _exit_code(problems)
 
 
@@ -266,6 +258,26 @@ def _write_and_print_study(directory: Path) -> None:
     print("written: " + ", ".join(str(path) for path in written))
 
 
+def _data(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] not in ("make", "show"):
+        raise UsageError("`maxsup data` takes make or show, then a data set: `maxsup data make glyphs`")
+    from maxsup.lab import data_commands as commands
+    from maxsup.lab.data import DATA_SETS
+    from maxsup.lab.data.glyphs.sets import GLYPH_SETS
+
+    if arguments[0] == "make":
+        making = parse(DataMake, "data make", arguments[1:])
+        lookup("set of glyphs", making.name, GLYPH_SETS)
+        print("\n".join(commands.make(making.name, making.fonts, making.out)))
+        return 0
+    showing = parse(DataShow, "data show", arguments[1:])
+    lookup("data set", showing.name, DATA_SETS)
+    data = Data(showing.name, classes=showing.classes, image_size=showing.image_size)
+    commands.show(data, showing.out, showing.split, showing.per_class, showing.data_dir)
+    print(f"written: {showing.out}")
+    return 0
+
+
 def _write_and_print_report(directory: Path, reference: str | None = None) -> None:
     from maxsup.lab import records, report
 
@@ -287,6 +299,7 @@ COMMANDS = {
     "probe": _probe,
     "report": _report,
     "study": _study,
+    "data": _data,
 }
 
 

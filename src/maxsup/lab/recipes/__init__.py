@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from maxsup.lab.recipes import cifar, deit, imagenet, small
+from maxsup.lab.recipes import cifar, deit, glyphs, imagenet, small
 from maxsup.lab.recipes.settings import Alpha, Data, Model, Optimizer, Recipe, as_json
 
 __all__ = ["RECIPES", "Alpha", "Data", "Model", "Optimizer", "Recipe", "as_json"]
@@ -36,4 +36,7 @@ RECIPES = _by_name(
     imagenet.imagenet_v1_mobilenetv2,
     deit.imagenet_deit_small,
     deit.imagenet_deit_small_mix,
+    glyphs.glyphs_resnet18,
+    glyphs.glyphs_mobilenetv2,
+    glyphs.glyphs_deit,
 )

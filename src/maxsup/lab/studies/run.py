@@ -11,12 +11,13 @@ from maxsup.lab import analysis_commands, data, progress, records
 from maxsup.lab.analysis import probe as probing
 from maxsup.lab.analysis.batch import Outcome
 from maxsup.lab.compare import compare, open_comparison
+from maxsup.lab.executors import Executor
 from maxsup.lab.recipes import Data, Recipe
 from maxsup.lab.records import RunRecord
 from maxsup.lab.report import study as study_report
 from maxsup.lab.report import write_report
 from maxsup.lab.studies import paper
-from maxsup.lab.studies.scale import resized, scaled
+from maxsup.lab.studies.scale import scaled
 from maxsup.lab.studies.study import Study, as_record, changes
 
 
@@ -31,11 +32,6 @@ class Probe:
 def study_directory(study: Study, directory: Path) -> Path:
     """Where a study of `directory` keeps its record and report; its comparisons lie beside it."""
     return directory / f"study-{study.name}"
-
-
-def with_image_size(recipe: Recipe, side: int | None) -> Recipe:
-    """The recipe `resized` to images of `side` × `side`; as it is for None."""
-    return recipe if side is None else resized(recipe, side)
 
 
 def with_scale(recipe: Recipe, scale: float, images: Data, data_dir: Path | None) -> Recipe:
@@ -58,13 +54,15 @@ def run(
     *,
     workers: int | None = None,
     data_dir: Path | None = None,
+    executor: Executor | None = None,
     probe: Probe | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
     """Makes everything of the study `original` with `recipes` that `directory` lacks; returns what went wrong.
 
     Each variant is a comparison in a folder of its name, so that studies which train the same share it in one
-    `directory`; the study's own record and report are in ``study-<name>``. `tell` gets a line before each part.
+    `directory`; the study's own record and report are in ``study-<name>``. `executor` makes the runs, as in
+    `compare`. `tell` gets a line before each part.
 
     Raises:
         RecordError: if a folder holds a comparison with another recipe; nothing has been trained then.
@@ -94,6 +92,7 @@ def run(
                 target,
                 workers=workers,
                 data_dir=data_dir,
+                executor=executor,
                 show=show,
             )
         problems += [
