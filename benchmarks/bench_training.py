@@ -31,7 +31,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maxsup import MaxSupCrossEntropyLoss
 from maxsup.lab import models, processes
-from maxsup.lab.data import DataSet, Split, augment
+from maxsup.lab.data import DataSet, Split
+from maxsup.lab.data.augment import augment, draw
 from maxsup.lab.processes import Processes
 from maxsup.lab.recipes import Data, Model, Optimizer, Recipe
 from maxsup.lab.training import run as parts
@@ -133,7 +134,8 @@ def plain_epoch(work: Work, data: DataSet, device: torch.device) -> Epoch:
 
     def epoch() -> None:
         for indices in torch.randperm(work.images, device=device, generator=generator).split(work.batch):
-            images = augment(data.train.images[indices], augmentation, generator)
+            images = data.train.images[indices]
+            images = augment(images, augmentation, draw(augmentation, len(images), generator))
             images = ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16):
                 loss = loss_function(network(images), data.train.labels[indices])

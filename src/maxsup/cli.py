@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +99,11 @@ def _list(arguments: Sequence[str]) -> int:
 def _train(arguments: Sequence[str]) -> int:
     options = parse_with_recipe(Train, "train", arguments)
     _check_names(options.recipe, [options.method])
-    from maxsup.lab import progress, train
+    from maxsup.lab import processes, progress, train
 
-    with progress.of_run(options.recipe.epochs, f"{options.method} seed {options.seed}") as on_epoch:
+    first = processes.launched()[0] == 0
+    shown_by_first = progress.of_run(options.recipe.epochs, f"{options.method} seed {options.seed}")
+    with shown_by_first if first else nullcontext() as on_epoch:
         result = train.train(
             options.recipe,
             options.method,
@@ -109,6 +112,8 @@ def _train(arguments: Sequence[str]) -> int:
             data_dir=options.data_dir,
             on_epoch=on_epoch,
         )
+    if not first:
+        return 0
     if result["status"] == "diverged":
         print(f"diverged in epoch {result['epochs'] + 1}: the loss is not finite any more (recorded in {options.out})")
         return 0
@@ -122,8 +127,10 @@ def _train(arguments: Sequence[str]) -> int:
 def _compare(arguments: Sequence[str]) -> int:
     options = parse_with_recipe(Compare, "compare", arguments)
     _check_names(options.recipe, options.methods)
-    from maxsup.lab import compare, data, executors, progress
+    from maxsup.lab import compare, data, executors, processes, progress
 
+    if processes.launched()[1] > 1:
+        raise UsageError("`maxsup compare` starts its own processes; of the commands only `maxsup train` is launched")
     executor = executors.choose(options.executor, options.ray_address, options.gpus_per_run)
     # Absent or damaged data is one error here, and not one per run.
     data.load(options.recipe.data, options.data_dir)
@@ -214,9 +221,11 @@ def _study(arguments: Sequence[str]) -> int:
     if arguments[0] == "list":
         return _study_list(arguments[1:])
     study = lookup("study", arguments[0], STUDIES)()
-    from maxsup.lab import executors
+    from maxsup.lab import executors, processes
     from maxsup.lab.studies import command, run
 
+    if processes.launched()[1] > 1:
+        raise UsageError("`maxsup study` starts its own processes; of the commands only `maxsup train` is launched")
     options, recipes = command.parse_study(study, arguments[1:])
     for recipe in recipes.values():
         _check_names(recipe, [])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maxsup.lab import records
 from maxsup.lab.data import Split, evaluation_batches
+from maxsup.lab.data.order import even_share
 from maxsup.lab.models import Classifier
 from maxsup.lab.processes import Processes
 from maxsup.metrics import class_separation, confidence
@@ -48,8 +49,8 @@ def gathered_outputs(model: Classifier, split: Split, processes: Processes) -> O
                 labels.append(batch_labels)
     finally:
         model.train(was_training)
-    sizes = [min(EVALUATION_BATCH, len(split) - start) for start in range(0, len(split), EVALUATION_BATCH)]
-    return Outputs(*(processes.gather(torch.cat(parts), sizes) for parts in (features, logits, labels)))
+    shares = [len(even_share(len(split), rank, processes.world)) for rank in range(processes.world)]
+    return Outputs(*(processes.gather(torch.cat(parts), shares) for parts in (features, logits, labels)))
 
 
 def measures(of: Outputs) -> dict[str, float | int | None]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import atexit
 import inspect
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -43,7 +44,7 @@ class Processes:
             return model
         ids = [self.device] if self.device.type == "cuda" else None
         # Buffers are made equal once an epoch, by `same_buffers`; synchronised batch norm's are equal anyway.
-        options: dict[str, bool] = {_SYNC_BUFFERS: False}
+        options: dict[str, Any] = {_SYNC_BUFFERS: False}
         return DistributedDataParallel(model, ids, gradient_as_bucket_view=True, **options)
 
     def without_averaging(self, model: nn.Module, without: bool) -> AbstractContextManager[None]:
@@ -62,31 +63,16 @@ class Processes:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, 0)
 
-    def gather(self, rows: Tensor, batches: Iterable[int]) -> Tensor:
-        """The rows of all processes in their original order, on each process.
-
-        Args:
-            rows: this process's rows (n, …), `share` of each batch.
-            batches: rows of each batch in all.
-        """
+    def gather(self, rows: Tensor, shares: Sequence[int]) -> Tensor:
+        """The rows (n, …) of all processes, in order of rank, on each; `shares` says how many each process has."""
         if self.world == 1:
             return rows
-        batches = list(batches)
-        positions: list[list[int]] = [[] for _ in range(self.world)]
-        start = 0
-        for count in batches:
-            for rank, own in enumerate(positions):
-                own.extend(range(start + rank, start + count, self.world))
-            start += count
         # Collectives want equal shapes: the filling is cut off again, so that nothing counts twice.
-        padded = rows.new_zeros(max(map(len, positions)), *rows.shape[1:])
+        padded = rows.new_zeros(max(shares), *rows.shape[1:])
         padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        parts = [torch.empty_like(padded) for _ in shares]
         distributed.all_gather(parts, padded)
-        result = rows.new_empty(start, *rows.shape[1:])
-        for part, own in zip(parts, positions, strict=True):
-            result[torch.tensor(own, dtype=torch.int64, device=rows.device)] = part[: len(own)]
-        return result
+        return torch.cat([part[:share] for part, share in zip(parts, shares, strict=True)])
 
     def of_first(self, function: Callable[[], T]) -> T:
         """Calls `function` in the first process alone; all return its value, or raise what it raised."""
@@ -102,6 +88,11 @@ class Processes:
         if outcome[1] is not None:
             raise cast(Exception, outcome[1])
         return cast(T, outcome[0])
+
+
+def launched() -> tuple[int, int]:
+    """Rank and number of the processes of this launch, as the launcher tells them; (0, 1) without a launcher."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def start() -> Processes:

@@ -141,7 +141,8 @@ def train(
     being finite ends the run with status ``diverged``. An exception is also written to ``error.txt``.
 
     Under `torchrun` or `accelerate launch` every process calls this alike. They share each batch, the first one alone
-    writes, calls `on_epoch` and holds the folder, and all return the result, which is that of one process to rounding.
+    writes, calls `on_epoch` and holds the folder, and all return the result, which is that of one process to
+    rounding: not bit by bit, and not where a last batch with fewer than two images a process has to be left out.
 
     Raises:
         UnknownNameError: for an unknown method, data set or model.

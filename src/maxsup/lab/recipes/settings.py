@@ -74,7 +74,7 @@ class Optimizer:
     momentum: float = 0.9
     """Momentum of SGD (the first beta stays at its default elsewhere)."""
     weight_decay: float = 5e-4
-    """Weight decay, on matrices and kernels only unless `decay_norm_bias` is on."""
+    """Weight decay, on matrices and kernels; on biases and norms too with `decay_norm_bias`."""
     warmup_epochs: int = 1
     """Epochs of linear warm-up, which the schedule's time includes."""
     schedule: Literal["cosine", "step", "multistep", "constant"] = "cosine"
@@ -90,7 +90,7 @@ class Optimizer:
     gamma: float = 0.1
     """Factor of each decay of `step` and `multistep`."""
     decay_norm_bias: bool = False
-    """Weight decay on biases, norms and a vision transformer's embeddings too."""
+    """Weight decay on biases and norms too; never on a vision transformer's embeddings."""
 
     def __post_init__(self) -> None:
         if self.step_epochs < 1:

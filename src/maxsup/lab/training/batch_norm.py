@@ -39,12 +39,12 @@ class _Sum(torch.autograd.Function):
 
 
 def _forward(self: _BatchNorm, x: Tensor) -> Tensor:
-    """As batch norm's own; (N, C, …), N may be 0 in some processes."""
+    """As batch norm's own, of (N, C, …); the processes' N may differ."""
     if not self.training:
         return type(self).forward(self, x)
     shape = (1, -1, *[1] * (x.dim() - 2))
     dims = [d for d in range(x.dim()) if d != 1]
-    values = x.float()
+    values = x.to(torch.promote_types(x.dtype, torch.float32))
     sums = cast(Tensor, _Sum.apply(torch.cat([values.sum(dims), values.new_full((1,), x.numel() / x.shape[1])])))
     count = sums[-1].detach()
     mean = sums[:-1] / count

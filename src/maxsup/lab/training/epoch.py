@@ -25,9 +25,8 @@ def train_epoch(run: Run, split: Split, recipe: Recipe, seed: int) -> tuple[floa
     processes = run.processes
     # Seeding each epoch by its number, with no generator that lives on, makes a resumed run equal an unbroken one.
     epoch_seed = seed_of(seed, run.epoch + 1)
-    set_seed(
-        (epoch_seed + processes.rank) % 2**32
-    )  # what the network draws differs between processes, as their images do
+    # What the network draws differs between processes, as their images do.
+    set_seed((epoch_seed + processes.rank) % 2**32)
     run.model.train()
     run.loss.train()
     total = torch.zeros(3, dtype=torch.float64, device=processes.device)
@@ -40,6 +39,8 @@ def train_epoch(run: Run, split: Split, recipe: Recipe, seed: int) -> tuple[floa
         device=processes.device,
         rank=processes.rank,
         world=processes.world,
+        num_classes=run.num_classes,
+        normalization=(run.model.mean, run.model.std),
     )
     for group in _groups(batches, recipe.accumulate):
         run.scheduler.step_update(update)

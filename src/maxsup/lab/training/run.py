@@ -52,6 +52,7 @@ class Run:
     ema: ModelEmaV3 | None
     step: Step
     processes: Processes
+    num_classes: int
     epoch: int = 0
     history: list[Json] = field(default_factory=list)
     selected: dict[str, Tensor] = field(default_factory=dict)
@@ -125,4 +126,5 @@ def building(recipe: Recipe, method: str, seed: int, data: DataSet, processes: P
             ema=ema,
             step=step,
             processes=processes,
+            num_classes=data.num_classes,
         )
