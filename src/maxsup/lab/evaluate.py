@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maxsup.lab import records
-from maxsup.lab.data import Split, evaluation_batches
+from maxsup.lab.data import AnySplit, evaluation_batches
 from maxsup.lab.data.order import even_share
 from maxsup.lab.models import Classifier
 from maxsup.lab.processes import Processes
@@ -27,12 +27,12 @@ class Outputs:
     labels: Tensor
 
 
-def outputs(model: Classifier, split: Split, device: torch.device) -> Outputs:
+def outputs(model: Classifier, split: AnySplit, device: torch.device) -> Outputs:
     """Runs `model` in evaluation mode over `split`, in the precision that is set; leaves its mode as it was."""
     return gathered_outputs(model, split, Processes(device))
 
 
-def gathered_outputs(model: Classifier, split: Split, processes: Processes) -> Outputs:
+def gathered_outputs(model: Classifier, split: AnySplit, processes: Processes) -> Outputs:
     """As `outputs`, each process running its share; all get the whole, in the split's order and every image once."""
     was_training = model.training
     model.eval()

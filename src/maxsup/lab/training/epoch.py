@@ -11,7 +11,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from maxsup import OnlineLabelSmoothingLoss
-from maxsup.lab.data import Split, training_batches
+from maxsup.lab.data import AnySplit, training_batches
 from maxsup.lab.processes import Processes
 from maxsup.lab.recipes import Recipe
 from maxsup.lab.training.optimization import updates_per_epoch
@@ -20,7 +20,7 @@ from maxsup.lab.training.run import Run, seed_of
 T = TypeVar("T")
 
 
-def train_epoch(run: Run, split: Split, recipe: Recipe, seed: int) -> tuple[float, float]:
+def train_epoch(run: Run, split: AnySplit, recipe: Recipe, seed: int) -> tuple[float, float]:
     """Trains `run` on `split` once; returns the mean loss and the accuracy on the augmented images of all processes."""
     processes = run.processes
     # Seeding each epoch by its number, with no generator that lives on, makes a resumed run equal an unbroken one.
