@@ -60,6 +60,8 @@ DATA_SETS: dict[str, Callable[..., DataSet]] = {
 
 # Those that can be streamed.
 FROM_FILES = ("image-folder", "imagenet", "webdataset")
+# Those in memory that are published without a validation split.
+_HELD_OUT = ("cifar10", "cifar100")
 
 # Those whose images have masks: to look for masks would be to load the images.
 MASKED = ("fashion-scenes", "masked-folder")
@@ -75,10 +77,10 @@ def load(data: Data, data_dir: Path | None = None) -> DataSet:
             not apply to the data set.
     """
     loader = lookup("data set", data.name, DATA_SETS)
-    from_files = data.name in FROM_FILES
-    loaded = loader(data_dir, data.image_size, data) if from_files else loader(data_dir, data.image_size)
-    if not from_files:
-        check_options(loaded, data)
+    takes_data = data.name in (*FROM_FILES, *_HELD_OUT)
+    loaded = loader(data_dir, data.image_size, data) if takes_data else loader(data_dir, data.image_size)
+    if data.name not in FROM_FILES:
+        check_options(loaded, dataclasses.replace(data, held_out=None) if data.name in _HELD_OUT else data)
     chosen = with_normalization(choose(loaded, data), data)
     return dataclasses.replace(chosen, train=with_workers(chosen.train, data))
 

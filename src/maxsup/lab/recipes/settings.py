@@ -118,7 +118,8 @@ class Model:
     name: str = "convnet"
     """`convnet` (a small residual CNN), or the name of a timm model."""
     small_stem: bool = False
-    """Replace a ResNet's 7×7 stride-2 stem and max-pooling by one 3×3 convolution, as for 32×32 images."""
+    """Fit 32×32 images: in a ResNet, one 3×3 convolution for the 7×7 stride-2 stem and its max-pooling; in a
+    MobileNetV2, no stride in the stem and none in the last stage that has one."""
     image_size: int | None = None
     """Side of the images for which a vision transformer is built; None keeps the size in its name."""
     patch_size: int | None = None
