@@ -27,13 +27,29 @@ class Data:
     """Pixels of zero padding before a random crop back to the image's size; 0 turns it off."""
     flip: bool = False
     """Mirror half of the training images left to right."""
+    label_noise: float = 0.0
+    """Share of the training images, of each class, whose label is wrong; the same images for every method and seed."""
+    noise_kind: Literal["symmetric", "pair"] = "symmetric"
+    """Wrong labels: `symmetric`, any of the other classes with equal chance; `pair`, the next class by index."""
+    imbalance: float | None = None
+    """Training images of the first class over those of the last, falling exponentially between; None keeps them all."""
 
     def __post_init__(self) -> None:
+        self._check_changes()
         if self.pad_crop < 0:
             raise ValueError(f"data.pad_crop must be at least 0, got {self.pad_crop}")
         for name, value in (("train_size", self.train_size), ("image_size", self.image_size)):
             if value is not None and value < 1:
                 raise ValueError(f"data.{name} must be at least 1 or None, got {value}")
+
+    def _check_changes(self) -> None:
+        """Checks what is changed of the training split; `not (x >= 0)` and not `x < 0`: NaN is refused too."""
+        if not 0 <= self.label_noise < 1:
+            raise ValueError(f"data.label_noise must be at least 0 and below 1, got {self.label_noise}")
+        if self.noise_kind not in ("symmetric", "pair"):
+            raise ValueError(f"data.noise_kind must be symmetric or pair, got {self.noise_kind!r}")
+        if self.imbalance is not None and not 1 <= self.imbalance < float("inf"):
+            raise ValueError(f"data.imbalance must be a finite factor of at least 1 or None, got {self.imbalance}")
 
 
 @dataclass(frozen=True)
