@@ -70,6 +70,8 @@ def _finish(run: Run, data: datasets.DataSet, directory: Path, device: torch.dev
     for name in ("train", "validation", "test"):
         out = evaluate.outputs(model, getattr(data, name), device)
         measured[name] = evaluate.measures(out)
+        if name == "train" and data.clean_labels is not None:
+            measured["train_clean"] = evaluate.clean_measures(out, data.clean_labels)
         if name != "train":  # the training split's outputs are large, and the weights give them back
             tensors |= {f"{name}.{part}": getattr(out, part).cpu() for part in ("features", "logits", "labels")}
     with records.replacing(directory / "outputs.safetensors") as path:
@@ -178,7 +180,10 @@ def _train(
         info = {"method": method, "seed": seed, "recipe": as_json(recipe)}
         started = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
         where = {"versions": environment.versions(), "hardware": environment.hardware()}
-        records.write_json(directory / "run.json", {**info, **environment.source_state(), **where, **started})
+        trained = {"training_images": data.training_images()}
+        records.write_json(
+            directory / "run.json", {**info, **trained, **environment.source_state(), **where, **started}
+        )
     with (
         _reproducible(recipe.cpu_threads, on_cpu=device.type == "cpu"),
         building(recipe, method, seed, data, device) as run,
