@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ class DataSet:
     train: Split
     validation: Split
     test: Split
-    clean_labels: Tensor | None = None
+    clean_labels: Tensor | None = field(default=None, kw_only=True)
     """The right labels of the training images, (N,), where some of those in `train` are wrong."""
 
     @property
