@@ -76,20 +76,18 @@ def groups(found: Collection[str], corruptions: Mapping[str, str]) -> list[Group
 
 def _tables(corruptions: Mapping[str, str]) -> list[Table]:
     means = [
-        Measure(f"corruptions.{name}", title, f"{meaning}; mean over kinds and severities", percent, "lower")
+        Measure(f"corruptions.{name}", f"mean {title}", f"{meaning}; over kinds and severities", percent, "lower")
         for name, title, meaning, percent in _MEASURES
     ]
     means += [
-        Measure(
-            f"corruptions.error.{family}", f"{family}: error %", "the same over the kinds of one family", True, "lower"
-        )
+        Measure(f"corruptions.error.{family}", f"{family}: error %", f"error over the kinds of {family}", True, "lower")
         for family in dict.fromkeys(corruptions.values())
     ]
     tables = [Table("Mean over kinds and severities", tuple(means))]
-    for name, title, meaning, percent in _MEASURES:
+    for name, title, _, percent in _MEASURES:
         of_kinds = tuple(
-            Measure(f"corruptions.{name}.{kind}", kind.replace("-", " "), f"{meaning}, of {kind}", percent, "lower")
-            for kind in corruptions
+            Measure(f"corruptions.{name}.{kind}", kind.replace("-", " "), f"a kind of {family}", percent, "lower")
+            for kind, family in corruptions.items()
         )
         # Differences for one measure: twelve columns each are enough of them.
         tables.append(Table(f"{title} by kind, mean over severities", of_kinds, differences=name == "error"))
