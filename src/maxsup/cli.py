@@ -176,8 +176,9 @@ def _train(arguments: Sequence[str]) -> int:
 def _compare(arguments: Sequence[str]) -> int:
     options = _parse_with_recipe(Compare, "compare", arguments)
     _check_names(options.recipe, options.methods)
-    from maxsup.lab import compare, data, progress
+    from maxsup.lab import compare, data, executors, progress
 
+    executor = executors.choose(options.executor, options.ray_address, options.gpus_per_run)
     # Absent or damaged data is one error here, and not one per run.
     data.load(options.recipe.data, options.data_dir)
     with progress.of_comparison(options.recipe.epochs) as show:
@@ -186,6 +187,7 @@ def _compare(arguments: Sequence[str]) -> int:
             options.methods,
             options.seeds,
             options.out,
+            executor=executor,
             workers=options.workers,
             data_dir=options.data_dir,
             show=show,

@@ -32,8 +32,8 @@ class Terms(NamedTuple):
 def use_triton(impl: str, input: Tensor, target: Tensor, terms: Terms, weight: Tensor | None, *, inplace: bool) -> bool:
     """Whether the Triton kernel computes this loss.
 
-    "torch" never takes it; "triton" and `inplace` have to have it. "auto" does not take it yet: these kernels have
-    run their tests in Triton's interpreter, and only an earlier form of them has on a GPU.
+    "torch" never takes it; "triton" and `inplace` have to have it. "auto" takes it on CUDA where it applies, and never
+    in Triton's interpreter, which is there to test.
 
     Raises:
         ValueError: if the kernel has to be taken and does not apply.
@@ -42,11 +42,12 @@ def use_triton(impl: str, input: Tensor, target: Tensor, terms: Terms, weight: T
         if inplace:
             raise ValueError('inplace=True is a mode of the kernel: it needs impl="triton" or "auto", got impl="torch"')
         return False
-    if impl == "auto" and not inplace:
+    chosen = impl == "triton" or inplace
+    if not chosen and (interpreted() or not _on_cuda(input)):
         return False
     obstacle = _obstacle(input, target, terms, weight)
-    if obstacle is None:
-        return True
+    if obstacle is None or not chosen:
+        return obstacle is None
     wanted = 'impl="triton"' if impl == "triton" else "inplace=True"
     raise ValueError(f"{wanted} does not apply here: {obstacle}")
 
@@ -89,14 +90,19 @@ def _obstacle(input: Tensor, target: Tensor, terms: Terms, weight: Tensor | None
         return f"target is on {target.device} and input on {input.device}"
     if input.is_floating_point() and input.dtype not in DTYPES:
         return f"input has dtype {input.dtype}, and the kernel knows float32, bfloat16 and float16"
-    if target.is_floating_point() and target.shape == input.shape:
-        return "target holds probabilities, and the kernel knows class indices"
+    if target.is_floating_point() and target.requires_grad:
+        return 'target requires a gradient, which impl="torch" computes'
+    if target.is_floating_point() and target.dtype not in DTYPES:
+        return f"target has dtype {target.dtype}, and the kernel knows float32, bfloat16 and float16"
     if in_function_transform():
         return "a torch.func transform is tracing"
     if any(isinstance(strength, Tensor) and strength.requires_grad for strength in terms):
         return "a strength requires a gradient"
     if isinstance(weight, Tensor) and weight.requires_grad:
         return "weight requires a gradient"
-    if terms.strict and terms.smoothing is not None and weight is not None:
-        return "label_smoothing with weight smooths each class by its own weight, which the kernel does not"
+    if terms.strict and terms.smoothing is not None and weight is not None and not target.is_floating_point():
+        return (
+            "label_smoothing with weight smooths each class by its own weight, which the kernel does for "
+            "probabilities only"
+        )
     return None

@@ -44,8 +44,14 @@ class Compare:
     """Methods by name, the first being the reference; `maxsup list` shows them."""
     seeds: tuple[int, ...] = tuple(range(10))
     """Seeds; every method runs with each. Fewer than 8 cannot show a difference among seven methods."""
+    executor: Literal["local", "ray"] = "local"
+    """Where runs are made: in processes of this machine, or on a Ray cluster whose nodes share `--out`."""
     workers: int | None = None
-    """Runs at a time; None: one per GPU, or as many as the cores carry."""
+    """Runs at a time; None: one per GPU, or as many as the cores carry; on a Ray cluster as many as it carries."""
+    ray_address: str | None = None
+    """Address of the Ray cluster; None: that in RAY_ADDRESS, or one that is started on this machine."""
+    gpus_per_run: float | None = None
+    """Part of a GPU that a run takes on the Ray cluster, as 0.25; None: 1 where there are GPUs."""
     data_dir: Path | None = None
     """Folder with the data set's files, where it needs some."""
 

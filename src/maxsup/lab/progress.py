@@ -17,7 +17,8 @@ from rich.progress import (
 )
 
 from maxsup.lab.analysis.batch import Outcome
-from maxsup.lab.compare import Job, State
+from maxsup.lab.compare import State
+from maxsup.lab.executors import Job
 from maxsup.lab.records import Json, read_run
 
 
@@ -61,8 +62,10 @@ def of_comparison(epochs: int) -> Iterator[Callable[[State], None]]:
         overall = progress.add_task("runs", total=None)
         bars: dict[Job, TaskID] = {}
         told: set[Job] = set()
+        losses = 0
 
         def show(state: State) -> None:
+            nonlocal losses
             active = dict(state.active)
             for job in active.keys() - bars.keys():
                 bars[job] = progress.add_task(f"  {job.method} seed {job.seed}", total=epochs)
@@ -81,6 +84,9 @@ def of_comparison(epochs: int) -> Iterator[Callable[[State], None]]:
                 if job not in told:
                     told.add(job)
                     console.print(_line(job), highlight=False, soft_wrap=True)
+            for job, reason in state.lost[losses:]:
+                console.print(f"{job.method} seed {job.seed}: {reason}; it goes on elsewhere", soft_wrap=True)
+            losses = len(state.lost)
 
         yield show
 
