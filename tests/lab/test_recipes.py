@@ -39,6 +39,21 @@ def test_bad_values_are_refused_by_name(change, message):
         ({"train_size": 0}, r"data\.train_size must be at least 1 or None, got 0"),
         ({"image_size": 0}, r"data\.image_size must be at least 1 or None, got 0"),
         ({"pad_crop": -1}, r"data\.pad_crop must be at least 0, got -1"),
+        ({"repeats": 0}, r"data\.repeats must be at least 1, got 0"),
+        ({"loader_workers": -1}, r"data\.loader_workers must be at least 0 or None, got -1"),
+        ({"held_out": 0}, r"data\.held_out must be at least 1 or None, got 0"),
+        ({"rotation": float("nan")}, r"data\.rotation must be from 0 to 180, got nan"),
+        ({"random_erasing": 1.5}, r"data\.random_erasing must be from 0 to 1, got 1\.5"),
+        ({"mixup": -0.1}, r"data\.mixup must be from 0 to 1000, got -0\.1"),
+        ({"eval_crop": 0.0}, r"data\.eval_crop must be above 0 and at most 1, got 0\.0"),
+        (
+            {"crop_scale": (0.5, 0.4), "random_resized_crop": True},
+            r"data\.crop_scale must be two shares .* \(0\.5, 0\.4\)",
+        ),
+        ({"crop_scale": (0.5, 1.0)}, r"data\.crop_scale belongs to data\.random_resized_crop, which is off"),
+        ({"pad_crop": 4, "random_resized_crop": True}, r"data\.pad_crop \(4\) are two crops; choose one"),
+        ({"rand_augment": "m9"}, r"data\.rand_augment must be a name of timm's such as .*, got 'm9'"),
+        ({"rand_augment": "rand-x9"}, r"data\.rand_augment must be a name of timm's"),
     ],
 )
 def test_bad_values_of_the_data_are_refused_by_name(change, message):

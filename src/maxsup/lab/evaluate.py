@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maxsup.lab import records
-from maxsup.lab.data import Split, evaluation_batches
+from maxsup.lab.data import AnySplit, evaluation_batches
 from maxsup.lab.models import Classifier
 from maxsup.metrics import class_separation, confidence
 
@@ -25,7 +25,7 @@ class Outputs:
     labels: Tensor
 
 
-def outputs(model: Classifier, split: Split, device: torch.device) -> Outputs:
+def outputs(model: Classifier, split: AnySplit, device: torch.device) -> Outputs:
     """Runs `model` in evaluation mode over `split`, in the precision that is set; leaves its mode as it was."""
     was_training = model.training
     model.eval()

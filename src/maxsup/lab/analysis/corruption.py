@@ -13,7 +13,7 @@ from maxsup.lab.analysis import curves
 from maxsup.lab.analysis.kept import read_kept, write_compact
 from maxsup.lab.analysis.outputs import outputs_fingerprint, read_outputs
 from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
-from maxsup.lab.data import Split, evaluation_batches, load
+from maxsup.lab.data import AnySplit, evaluation_batches, load
 from maxsup.lab.data.corruptions import CORRUPTIONS, FAMILIES, SEVERITIES, corrupt
 from maxsup.lab.evaluate import EVALUATION_BATCH
 from maxsup.lab.models import Classifier
@@ -80,7 +80,7 @@ def variants() -> Iterator[tuple[str, int]]:
             yield name, severity
 
 
-def _measure(model: Classifier, split: Split) -> dict[tuple[str, int], dict[str, float | None]]:
+def _measure(model: Classifier, split: AnySplit) -> dict[tuple[str, int], dict[str, float | None]]:
     """The measures of every variant of the split's images."""
     from torchmetrics.functional.classification import binary_calibration_error
 

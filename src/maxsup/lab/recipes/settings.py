@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Literal, cast
+
+_RAND_AUGMENT = re.compile(r"rand(-((m|n|inc|mmax)\d+|(p|mstd)\d+(\.\d+)?|t[a-z0-9]+))*")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,39 @@ class Data:
     """Pixels of zero padding before a random crop back to the image's size; 0 turns it off."""
     flip: bool = False
     """Mirror half of the training images left to right."""
+    random_resized_crop: bool = False
+    """Cut a random part of random shape (3:4 to 4:3) out of each training image and resize it to the image's size."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Least and greatest area of that part, as a share of the image."""
+    rand_augment: str | None = None
+    """RandAugment by timm's name for it, such as `rand-m9-mstd0.5-inc1`; None turns it off."""
+    rotation: float = 0.0
+    """Turn each training image by up to so many degrees, to either side; 0 turns it off."""
+    random_erasing: float = 0.0
+    """Probability that a box of a training image (2% to 33% of its area) becomes noise; 0 turns it off."""
+    mixup: float = 0.0
+    """Mix the training images in pairs, by a share from Beta(mixup, mixup) for each batch; 0 turns it off."""
+    cutmix: float = 0.0
+    """Paste a box of one training image of a pair into the other, by an area from Beta(cutmix, cutmix); 0 turns it off.
+    With mixup, each batch gets one of the two."""
+    repeats: int = 1
+    """Show an image so many times in a row, differently augmented, in an epoch of the usual length (3 in DeiT)."""
+    eval_crop: float = 1.0
+    """Share of the resized image's shorter side that the central crop keeps in evaluation; of streamed images only."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How streamed images, and random resized crops, are resized."""
+    normalize: Literal["data", "imagenet"] = "data"
+    """Mean and deviation per channel that become 0 and 1: the training images' own, or ImageNet's usual constants."""
+    streaming: Literal["auto", "on", "off"] = "auto"
+    """Read image files during training instead of holding all in memory; `auto` does so where they are large."""
+    loader_workers: int | None = None
+    """Processes that decode and augment streamed images, for each training process; 0 uses that process itself, None
+    shares the processors that there are. It does not change what is trained."""
+    held_out: int | None = None
+    """Images held out of train for validation where files have no validation split; None is the data set's own choice.
+    """
+    unreadable_limit: float = 0.001
+    """Share of the image files that may be unreadable; those are left out and listed in the run's record."""
     label_noise: float = 0.0
     """Share of the training images, of each class, whose label is wrong; the same images for every method and seed."""
     noise_kind: Literal["symmetric", "pair"] = "symmetric"
@@ -36,11 +72,50 @@ class Data:
 
     def __post_init__(self) -> None:
         self._check_changes()
-        if self.pad_crop < 0:
-            raise ValueError(f"data.pad_crop must be at least 0, got {self.pad_crop}")
-        for name, value in (("train_size", self.train_size), ("image_size", self.image_size)):
-            if value is not None and value < 1:
-                raise ValueError(f"data.{name} must be at least 1 or None, got {value}")
+        for name, number, least in (("pad_crop", self.pad_crop, 0), ("repeats", self.repeats, 1)):
+            if number < least:
+                raise ValueError(f"data.{name} must be at least {least}, got {number}")
+        for name, optional, least in (
+            ("train_size", self.train_size, 1),
+            ("image_size", self.image_size, 1),
+            ("loader_workers", self.loader_workers, 0),
+            ("held_out", self.held_out, 1),
+        ):
+            if optional is not None and optional < least:
+                raise ValueError(f"data.{name} must be at least {least} or None, got {optional}")
+        # `not (a <= x <= b)`: NaN is refused too.
+        for name, real, highest in (
+            ("rotation", self.rotation, 180.0),
+            ("random_erasing", self.random_erasing, 1.0),
+            ("mixup", self.mixup, 1000.0),
+            ("cutmix", self.cutmix, 1000.0),
+            ("unreadable_limit", self.unreadable_limit, 1.0),
+        ):
+            if not 0 <= real <= highest:
+                raise ValueError(f"data.{name} must be from 0 to {highest:g}, got {real}")
+        if not 0 < self.eval_crop <= 1:
+            raise ValueError(f"data.eval_crop must be above 0 and at most 1, got {self.eval_crop}")
+        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(f"data.crop_scale must be two shares of the area in order, got {self.crop_scale}")
+        # A record gives it back as a list.
+        if tuple(self.crop_scale) != (0.08, 1.0) and not self.random_resized_crop:
+            raise ValueError("data.crop_scale belongs to data.random_resized_crop, which is off")
+        if self.random_resized_crop and self.pad_crop:
+            raise ValueError(f"data.random_resized_crop and data.pad_crop ({self.pad_crop}) are two crops; choose one")
+        if self.rand_augment is not None and not _RAND_AUGMENT.fullmatch(self.rand_augment):
+            raise ValueError(
+                f"data.rand_augment must be a name of timm's such as rand-m9-mstd0.5-inc1, got {self.rand_augment!r}"
+            )
+
+    @property
+    def on_workers(self) -> bool:
+        """Whether training images are augmented one by one, on processors, before they become a batch."""
+        return self.random_resized_crop or self.rand_augment is not None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training labels are class probabilities."""
+        return self.mixup > 0 or self.cutmix > 0
 
     def _check_changes(self) -> None:
         """Checks what is changed of the training split; `not (x >= 0)` and not `x < 0`: NaN is refused too."""

@@ -8,12 +8,12 @@ import torch
 from accelerate.utils import set_seed
 
 from maxsup import OnlineLabelSmoothingLoss
-from maxsup.lab.data import Split, training_batches
+from maxsup.lab.data import AnySplit, training_batches
 from maxsup.lab.recipes import Recipe
 from maxsup.lab.training.run import Run, seed_of
 
 
-def train_epoch(run: Run, split: Split, recipe: Recipe, seed: int, device: torch.device) -> tuple[float, float]:
+def train_epoch(run: Run, split: AnySplit, recipe: Recipe, seed: int, device: torch.device) -> tuple[float, float]:
     """Trains `run` on `split` once; returns the mean loss and the accuracy on the augmented images."""
     # Seeding each epoch by its number, with no generator that lives on, makes a resumed run equal an unbroken one.
     epoch_seed = seed_of(seed, run.epoch + 1)
