@@ -177,13 +177,11 @@ def _train(
     device = training_device()
     data = datasets.load(recipe.data, data_dir)
     if not (directory / "run.json").exists():
-        info = {"method": method, "seed": seed, "recipe": as_json(recipe)}
+        info: Json = {"method": method, "seed": seed, "recipe": as_json(recipe)}
+        info["training_images"] = data.training_images()
         started = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
         where = {"versions": environment.versions(), "hardware": environment.hardware()}
-        trained = {"training_images": data.training_images()}
-        records.write_json(
-            directory / "run.json", {**info, **trained, **environment.source_state(), **where, **started}
-        )
+        records.write_json(directory / "run.json", {**info, **environment.source_state(), **where, **started})
     with (
         _reproducible(recipe.cpu_threads, on_cpu=device.type == "cpu"),
         building(recipe, method, seed, data, device) as run,
