@@ -25,7 +25,16 @@ def run(capsys, *arguments):
 def test_help_and_version(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for word in ("list", "train RECIPE", "compare RECIPE", "analyze PATH", "probe PATH", "report DIR", "Exit codes"):
+    for word in (
+        "list",
+        "train RECIPE",
+        "compare RECIPE",
+        "analyze PATH",
+        "probe PATH",
+        "corrupt PATH",
+        "report DIR",
+        "Exit codes",
+    ):
         assert word in out
     assert run(capsys) == (0, out, "")
     assert run(capsys, "--version") == (0, f"maxsup {__version__}\n", "")
@@ -77,6 +86,8 @@ def test_help_shows_the_recipes_values(capsys):
         (["compare", "digits-convnet", "--workers", "0", "--out", "x"], "workers must be at least 1, got 0"),
         (["compare", "digits-convnet", "--seeds", "-1", "--out", "x"], "seeds must be at least 0, got -1"),
         (["train", "digits-convnet", "--epochs", "0", "--out", "x"], "epochs must be at least 1, got 0"),
+        (["corrupt"], "`maxsup corrupt` takes folders"),
+        (["corrupt", "x"], "x: no run and no comparison here"),
         (["probe"], "`maxsup probe` takes folders"),
         (["probe", "--data", "digits"], "`maxsup probe` takes folders"),
         (["probe", "x", "--data", "digit"], "unknown data set 'digit'; did you mean digits"),

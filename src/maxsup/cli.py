@@ -17,7 +17,7 @@ except ModuleNotFoundError as missing:
 
 from maxsup._version import __version__
 from maxsup.lab.names import lookup
-from maxsup.lab.options import Analyze, Compare, DataMake, DataShow, Probe, Report, StudyList, Train
+from maxsup.lab.options import Analyze, Compare, Corrupt, DataMake, DataShow, Probe, Report, StudyList, Train
 from maxsup.lab.recipes import RECIPES, Data, Recipe
 from maxsup.lab.records import DataError
 
@@ -32,6 +32,7 @@ usage: maxsup list                      the recipes, methods and data sets
        maxsup compare RECIPE [options]  methods × seeds, several runs at a time, and the report
        maxsup analyze PATH...           measures, curves and pictures of finished runs, from their records and weights
        maxsup probe PATH... --data NAME linear and k-NN accuracy of their frozen features on other images
+       maxsup corrupt PATH...           error, NLL and ECE on corrupted test images
        maxsup report DIR                the tables and report.html of a comparison or study, written anew
        maxsup study list [--measure]    the paper's tables as studies: data, runs, GPU hours
        maxsup study NAME [options]      one of them: recipes × methods × seeds, and the paper's numbers beside ours
@@ -189,6 +190,17 @@ def _probe(arguments: Sequence[str]) -> int:
     return _exit_code(_errors(outcomes))
 
 
+def _corrupt(arguments: Sequence[str]) -> int:
+    options = parse_with_paths(Corrupt, "corrupt", arguments)
+    from maxsup.lab import analysis_commands as commands
+
+    runs, comparisons = commands.collect(options.paths)
+    outcomes = commands.corrupt(runs, options.data_dir, options.workers)
+    for comparison in comparisons:
+        _write_and_print_report(comparison.path)
+    return _exit_code(_errors(outcomes))
+
+
 def _errors(outcomes: Sequence[Outcome]) -> list[str]:
     return [f"{outcome.run.path}: {outcome.error}" for outcome in outcomes if outcome.error is not None]
 
@@ -308,6 +320,7 @@ COMMANDS = {
     "compare": _compare,
     "analyze": _analyze,
     "probe": _probe,
+    "corrupt": _corrupt,
     "report": _report,
     "study": _study,
     "data": _data,

@@ -102,6 +102,22 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Corrupt:
+    """Test finished runs on corrupted test images: error, NLL and ECE by kind and severity; nothing is trained.
+
+    Twelve kinds of noise, blur, weather and digital damage with five severities each, so that each run sees its test
+    images 61 times; every run sees the same.
+    """
+
+    paths: Paths
+    """Folders of finished runs, or of comparisons."""
+    workers: int | None = None
+    """Runs at a time, one thread each; None: one where there is a GPU, else as many as there are cores."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Write a comparison's tables (JSON, CSV, Markdown, LaTeX), or a study's, and report.html from its records."""
 

@@ -70,6 +70,8 @@ def _finish(run: Run, data: datasets.DataSet, directory: Path) -> Json:
     for name in ("train", "validation", "test"):
         out = evaluate.gathered_outputs(run.evaluated, getattr(data, name), run.processes)
         measured[name] = evaluate.measures(out)
+        if name == "train" and data.clean_labels is not None:
+            measured["train_clean"] = evaluate.clean_measures(out, data.clean_labels)
         if name != "train":  # the training split's outputs are large, and the weights give them back
             tensors |= {f"{name}.{part}": getattr(out, part).cpu() for part in ("features", "logits", "labels")}
     if run.processes.first:
@@ -196,7 +198,10 @@ def _train(
     device = processes.device
     data = datasets.load(recipe.data, data_dir)
     if processes.first and not (directory / "run.json").exists():
-        info = {"method": method, "seed": seed, "recipe": as_json(recipe)}
+        info: Json = {"method": method, "seed": seed, "recipe": as_json(recipe)}
+        info["training_images"] = data.training_images()
+        if data.problems:
+            info["data_problems"] = list(data.problems)
         started = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
         where = {
             "versions": environment.versions(),

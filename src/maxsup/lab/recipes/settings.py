@@ -63,8 +63,15 @@ class Data:
     """
     unreadable_limit: float = 0.001
     """Share of the image files that may be unreadable; those are left out and listed in the run's record."""
+    label_noise: float = 0.0
+    """Share of the training images, of each class, whose label is wrong; the same images for every method and seed."""
+    noise_kind: Literal["symmetric", "pair"] = "symmetric"
+    """Wrong labels: `symmetric`, any of the other classes with equal chance; `pair`, the next class by index."""
+    imbalance: float | None = None
+    """Training images of the first class over those of the last, falling exponentially between; None keeps them all."""
 
     def __post_init__(self) -> None:
+        self._check_changes()
         for name, number, least in (("pad_crop", self.pad_crop, 0), ("repeats", self.repeats, 1)):
             if number < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {number}")
@@ -109,6 +116,15 @@ class Data:
     def mixes(self) -> bool:
         """Whether training labels are class probabilities."""
         return self.mixup > 0 or self.cutmix > 0
+
+    def _check_changes(self) -> None:
+        """Checks what is changed of the training split; `not (x >= 0)` and not `x < 0`: NaN is refused too."""
+        if not 0 <= self.label_noise < 1:
+            raise ValueError(f"data.label_noise must be at least 0 and below 1, got {self.label_noise}")
+        if self.noise_kind not in ("symmetric", "pair"):
+            raise ValueError(f"data.noise_kind must be symmetric or pair, got {self.noise_kind!r}")
+        if self.imbalance is not None and not 1 <= self.imbalance < float("inf"):
+            raise ValueError(f"data.imbalance must be a finite factor of at least 1 or None, got {self.imbalance}")
 
 
 @dataclass(frozen=True)

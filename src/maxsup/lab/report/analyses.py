@@ -1,4 +1,4 @@
-"""What later commands left in a run's folder: ``analysis.json``, ``probe-*.json`` and ``localization-*.json``."""
+"""What later commands left in a run's folder: ``analysis.json``, ``probe-*.json``, ``localization-*.json`` …"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import safetensors
 
 from maxsup.lab import records
 from maxsup.lab.records import Json, RecordError, RunRecord
+from maxsup.lab.report import robustness
 
 OUTPUTS = "outputs.safetensors"
 ANALYSIS = "analysis.json"
@@ -42,6 +43,10 @@ class Analyses:
     fits: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By probed data set: how many of the probe's fits did not converge, and how many there are."""
     thresholds: dict[str, list[float]] = field(default_factory=dict)
+    corruptions: dict[str, str] = field(default_factory=dict)
+    """By kind of corruption: its family."""
+    remarks: dict[str, str] = field(default_factory=dict)
+    """By name of a group: what the reader of its tables must know of the run."""
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -50,6 +55,7 @@ def read_analyses(run: RunRecord) -> Analyses:
     of = Analyses(f"{run.method} seed {run.seed}")
     if run.status != "finished":
         return of
+    of.remarks |= robustness.remarks(run.info)
     _use(of, run.path / "result.json", _result)
     outputs = run.path / OUTPUTS
     if outputs.exists():
@@ -63,6 +69,7 @@ def read_analyses(run: RunRecord) -> Analyses:
         _use(of, path, _probe)
     for path in sorted(run.path.glob("localization-*.json")):
         _use(of, path, _localization)
+    _use(of, run.path / robustness.CORRUPTIONS, _corruptions)
     return of
 
 
@@ -91,6 +98,8 @@ def _use(of: Analyses, path: Path, read: Callable[[Analyses, str, Json], None]) 
     of.at_bound |= found.at_bound
     of.fits |= found.fits
     of.thresholds |= found.thresholds
+    of.corruptions |= found.corruptions
+    of.remarks |= found.remarks
 
 
 def _keep(of: Analyses, key: str, value: Any) -> None:
@@ -115,6 +124,8 @@ def _analysis(of: Analyses, _: str, content: Json) -> None:
     _keep(of, "analysis.temperature", content["temperature"]["value"])
     _keep(of, "analysis.p", content["p"])
     of.at_bound = bool(content["temperature"]["at_bound"])
+    if "shots" in content:
+        of.remarks[robustness.LONG_TAIL] = robustness.definition(content["shots"])
 
 
 def _probe(of: Analyses, data: str, content: Json) -> None:
@@ -135,3 +146,9 @@ def _localization(of: Analyses, data: str, content: Json) -> None:
         for threshold, value in zip(thresholds, content[name], strict=True):
             _keep(of, f"localization.{data}.{name}@{threshold:g}", value)
     of.thresholds[data] = thresholds
+
+
+def _corruptions(of: Analyses, _: str, content: Json) -> None:
+    for key, value in robustness.corruption_values(content).items():
+        _keep(of, key, value)
+    of.corruptions = {str(kind): str(measured["family"]) for kind, measured in content["corruptions"].items()}

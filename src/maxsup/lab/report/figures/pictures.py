@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from maxsup.lab import records
 from maxsup.lab.records import Comparison, Json, RecordError
-from maxsup.lab.report.figures import calibration, curves, gradcam, logits, projection
+from maxsup.lab.report.figures import calibration, corruptions, curves, gradcam, logits, projection
 from maxsup.lab.report.figures.style import pdf, standalone, svg
 
 
@@ -115,6 +115,15 @@ def all_figures(comparison: Comparison) -> Pictures:
                 "seeds; the band goes from the least to the largest.",
                 lambda overlaps=overlaps: gradcam.overlap_curves(methods, overlaps),  # type: ignore[misc]
             )
+    corrupted = _by_method(comparison, "corruptions.json", None, ("clean", "by_severity"), notes)
+    if corrupted:
+        add(
+            "corruptions",
+            "Corrupted test images",
+            "Mean over the kinds of corruption; severity 0 is the images as they are. Mean over the seeds; the band "
+            "goes from the least to the largest.",
+            lambda: corruptions.severity_curves(methods, corrupted),
+        )
     return Pictures(made, notes)
 
 
