@@ -219,6 +219,15 @@ def test_wrong_names_for_a_comparison_are_found_before_anything_is_analyzed(caps
     assert list(copy.rglob("analysis.json")) == []
 
 
+def test_corrupt_tests_a_run_and_tells_its_means(capsys, comparison, tmp_path):
+    one = shutil.copytree(comparison / "runs/max-sup/seed-0", tmp_path / "run")
+    code, _, err = run(capsys, "corrupt", str(one))
+    assert code == 0
+    record = json.loads((one / "corruptions.json").read_text())
+    assert f"max-sup seed 0: error {record['mean']['error']:.4f} (clean {record['clean']['error']:.4f})" in err
+    assert len(record["corruptions"]) == 12
+
+
 def test_a_damaged_run_stops_no_other_and_is_named(capsys, comparison, tmp_path):
     copy = shutil.copytree(comparison, tmp_path / "copy")
     broken = copy / "runs/max-sup/seed-1"
