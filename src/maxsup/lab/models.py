@@ -125,8 +125,8 @@ def _is_vision_transformer(name: str) -> bool:
     return timm.model_entrypoint(name).__module__ in ("timm.models.vision_transformer", "timm.models.deit")
 
 
-def build(model: recipes.Model, channels: int, num_classes: int) -> nn.Module:
-    """The network of a recipe, randomly initialised.
+def build(model: recipes.Model, channels: int, num_classes: int, *, any_size: bool = False) -> nn.Module:
+    """The network of a recipe, randomly initialised; with `any_size` a vision transformer takes images of every size.
 
     Raises:
         UnknownNameError: if neither we nor timm know the name.
@@ -142,6 +142,8 @@ def build(model: recipes.Model, channels: int, num_classes: int) -> nn.Module:
         )
     if model.name == "convnet":
         return ConvNet(channels, num_classes)
+    if any_size and _is_vision_transformer(model.name):
+        sizes |= {"dynamic_img_size": True, "dynamic_img_pad": True}
     import timm
 
     network: nn.Module = timm.create_model(
