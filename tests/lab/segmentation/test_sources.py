@@ -94,25 +94,25 @@ def test_cityscapes_pairs_files_city_by_city(tmp_path):
     assert data.train.labels[1].parts[-2] == "bonn"
 
 
-def test_a_mask_folder_names_its_classes(tmp_path):
+def test_a_label_folder_names_its_classes(tmp_path):
     for part in ("train", "val"):
         png(tmp_path / "images" / part / "1.png", np.zeros((3, 3)))
         png(tmp_path / "labels" / part / "1.png", np.eye(3))
     (tmp_path / "classes.txt").write_text("ground\nthing\n")
-    data = load("mask-folder", tmp_path)
+    data = load("label-folder", tmp_path)
     assert data.class_names == ("ground", "thing")
     assert data.validation is None
     assert data.test.images[0].parts[-2] == "val"
     png(tmp_path / "images" / "test" / "1.png", np.zeros((3, 3)))
     png(tmp_path / "labels" / "test" / "1.png", 255 * np.eye(3))
-    data = load("mask-folder", tmp_path)
+    data = load("label-folder", tmp_path)
     assert data.validation.images[0].parts[-2] == "val"
     image, labels = data.test.pair(0)
     assert image.shape == (1, 3, 3)
     assert labels.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
     (tmp_path / "classes.txt").write_text("ground\n")
     with pytest.raises(DataError, match=r"classes\.txt: 1 classes, where there must be from 2 to 254"):
-        load("mask-folder", tmp_path)
+        load("label-folder", tmp_path)
 
 
 def test_masks_of_a_data_set_are_labels_with_a_background():

@@ -156,10 +156,20 @@ class Segmenter(nn.Module):
 
         The latter are None outside training. Grey images and RGB ones become what the backbone takes.
         """
-        images = with_channels(images, len(self.mean))
-        maps = self.pyramid((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        maps = self._maps(images)
         auxiliary = self.auxiliary(maps[-2]) if self.auxiliary is not None and self.training else None
-        return self.head(self.decoder([maps[0], maps[0], *maps])), auxiliary
+        return self._decoded(maps), auxiliary
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The logits alone, in full precision where a forward pass is wrapped into a lower one."""
+        return self._decoded(self._maps(images))
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        images = with_channels(images, len(self.mean)).contiguous(memory_format=torch.channels_last)
+        return cast(list[Tensor], self.pyramid((images.to(self.mean.dtype) / 255 - self.mean) / self.std))
+
+    def _decoded(self, maps: list[Tensor]) -> Tensor:
+        return cast(Tensor, self.head(self.decoder([maps[0], maps[0], *maps])))
 
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)

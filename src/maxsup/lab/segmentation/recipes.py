@@ -170,7 +170,7 @@ def fashion_scenes_upernet() -> SegmentationRecipe:
         data="fashion-scenes",
         iterations=1500,
         batch_size=64,
-        interval=100,
+        interval=250,
         deterministic=True,
         augmentation=Augmentation(scale=(0.8, 1.25), flip=True),
         decoder=Decoder(channels=64, auxiliary_channels=32),
@@ -180,9 +180,9 @@ def fashion_scenes_upernet() -> SegmentationRecipe:
 
 
 def folder_upernet() -> SegmentationRecipe:
-    """Your images and mask files (mask-folder, voc, cityscapes): as the paper's, 20,000 iterations of 8 images."""
+    """Your images and mask files (label-folder, voc, cityscapes): as the paper's, 20,000 iterations of 8 images."""
     return dataclasses.replace(
-        ade20k_upernet(), name="folder-upernet", data="mask-folder", iterations=20_000, batch_size=8, interval=500
+        ade20k_upernet(), name="folder-upernet", data="label-folder", iterations=20_000, batch_size=8, interval=500
     )
 
 

@@ -94,7 +94,7 @@ def load_cityscapes(data_dir: Path | None = None) -> SegmentationData:
     return SegmentationData("cityscapes", CITYSCAPES_CLASSES, train, None, test)
 
 
-def load_mask_folder(data_dir: Path | None = None) -> SegmentationData:
+def load_label_folder(data_dir: Path | None = None) -> SegmentationData:
     """Your images: DIR/images/train/NAME.png (or .jpg, …), DIR/labels/train/NAME.png, DIR/classes.txt; val; test.
 
     A line of classes.txt names a class; the value of a pixel in a file of labels is the number of its class, the first
@@ -104,7 +104,7 @@ def load_mask_folder(data_dir: Path | None = None) -> SegmentationData:
         DataError: if a folder or file is missing, or classes.txt names too few or too many classes; it names it.
     """
     layout = "images/train/NAME.png (or .jpg, …), labels/train/NAME.png, the same for val, and classes.txt"
-    folder = _folder("mask-folder", data_dir, layout)
+    folder = _folder("label-folder", data_dir, layout)
     names = tuple(_lines(folder / "classes.txt"))
     if not 2 <= len(names) < IGNORE:
         raise DataError(f"{folder / 'classes.txt'}: {len(names)} classes, where there must be from 2 to {IGNORE - 1}")
@@ -117,14 +117,14 @@ def load_mask_folder(data_dir: Path | None = None) -> SegmentationData:
     train, held = split("train"), split("val")
     has_test = (folder / "images" / "test").is_dir()
     return SegmentationData(
-        "mask-folder", names, train, held if has_test else None, split("test") if has_test else held
+        "label-folder", names, train, held if has_test else None, split("test") if has_test else held
     )
 
 
 DATA_SETS: dict[str, Callable[[Path | None], SegmentationData]] = {
     "fashion-scenes": load_scenes,
     "masked-folder": load_masked,
-    "mask-folder": load_mask_folder,
+    "label-folder": load_label_folder,
     "ade20k": load_ade20k,
     "voc": load_voc,
     "cityscapes": load_cityscapes,
