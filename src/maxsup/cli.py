@@ -17,7 +17,7 @@ except ModuleNotFoundError as missing:
 
 from maxsup._version import __version__
 from maxsup.lab.names import lookup, unknown
-from maxsup.lab.options import Analyze, Compare, Probe, Report, Train
+from maxsup.lab.options import Analyze, Compare, Probe, Report, Segment, Train
 from maxsup.lab.recipes import RECIPES, Data, Recipe
 from maxsup.lab.records import DataError
 
@@ -34,6 +34,8 @@ usage: maxsup list                      the recipes, methods and data sets
        maxsup compare RECIPE [options]  methods × seeds, several runs at a time, and the report
        maxsup analyze PATH...           measures, curves and pictures of finished runs, from their records and weights
        maxsup probe PATH... --data NAME linear and k-NN accuracy of their frozen features on other images
+       maxsup segment PATH... --data NAME
+                                        mean IoU of UPerNet, fine-tuned on their backbones
        maxsup report DIR                the tables and report.html of a comparison, written anew
        maxsup COMMAND --help            the options of a command
        maxsup --version
@@ -62,7 +64,7 @@ class UsageError(ValueError):
     """The command line is wrong; the message says how."""
 
 
-def _option_names(kind: Any, recipe: Recipe | None) -> list[str]:
+def _option_names(kind: Any, recipe: Any | None) -> list[str]:
     def names(of: Any, prefix: str = "") -> list[str]:
         return [
             name
@@ -78,9 +80,28 @@ def _option_names(kind: Any, recipe: Recipe | None) -> list[str]:
     return own + (names(recipe) if recipe else [])
 
 
-def _parse(kind: Callable[..., T], command: str, arguments: Sequence[str], recipe: Recipe | None = None) -> T:
+def _take(name: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The last value of an option, and the arguments without it."""
+    value, rest, pending = None, [], False
+    for argument in arguments:
+        if pending:
+            value, pending = argument, False
+        elif argument == name:
+            pending = True
+        elif argument.startswith(f"{name}="):
+            value = argument.removeprefix(f"{name}=")
+        else:
+            rest.append(argument)
+    if pending:
+        raise UsageError(f"{name} needs a value")
+    return value, rest
+
+
+def _parse(
+    kind: Callable[..., T], command: str, arguments: Sequence[str], recipe: Any | None = None, place: str = "out"
+) -> T:
     """Arguments to a dataclass through tyro; an unknown option becomes one line with the nearest names."""
-    options: Any = {"default": kind(recipe=recipe, out=tyro.MISSING)} if recipe else {}
+    options: Any = {"default": kind(recipe=recipe, **{place: tyro.MISSING})} if recipe else {}
     parsed: T
     rest: list[str]
     parsed, rest = tyro.cli(kind, prog=f"maxsup {command}", args=list(arguments), return_unknown_args=True, **options)
@@ -125,6 +146,8 @@ def _check_names(recipe: Recipe, methods: Sequence[str]) -> None:
 def _list(arguments: Sequence[str]) -> int:
     from maxsup.lab.data import DATA_SETS
     from maxsup.lab.methods import METHODS
+    from maxsup.lab.segmentation.recipes import RECIPES as SEGMENTATION
+    from maxsup.lab.segmentation.sources import DATA_SETS as LABELLED
 
     if arguments:
         raise UsageError(f"unexpected argument {arguments[0]!r}")
@@ -136,6 +159,8 @@ def _list(arguments: Sequence[str]) -> int:
         "recipes": {name: first_line(recipe) for name, recipe in RECIPES.items()},
         "methods": {name: method.summary for name, method in METHODS.items()},
         "data sets": {name: first_line(loader) for name, loader in DATA_SETS.items()},
+        "segmentation recipes": {name: first_line(recipe) for name, recipe in SEGMENTATION.items()},
+        "segmentation data sets": {name: first_line(loader) for name, loader in LABELLED.items()},
     }
     for title, entries in sections.items():
         print(title)
@@ -231,6 +256,32 @@ def _probe(arguments: Sequence[str]) -> int:
     return _exit_code(_errors(outcomes))
 
 
+def _segment(arguments: Sequence[str]) -> int:
+    from maxsup.lab.segmentation.recipes import RECIPES as SEGMENTATION
+    from maxsup.lab.segmentation.recipes import of_data
+
+    wanted, rest = _take("--recipe", arguments)
+    data, rest = _take("--data", rest)
+    asks_help = bool({"-h", "--help"} & set(rest))
+    if data is None and wanted is None and not asks_help:
+        raise UsageError("`maxsup segment` needs --data NAME, images with labels per pixel; `maxsup list` shows them")
+    recipe = lookup("recipe", wanted, SEGMENTATION)() if wanted else of_data(data or "fashion-scenes")
+    recipe = dataclasses.replace(recipe, data=data or recipe.data)
+    if not asks_help and (not rest or rest[0].startswith("-")):
+        raise UsageError("`maxsup segment` takes folders of finished runs or comparisons first")
+    options = _parse(Segment, "segment", rest, recipe, place="paths")
+    from maxsup.lab import segmentation_command as commands
+    from maxsup.lab.segmentation.sources import DATA_SETS
+
+    lookup("data set with labels per pixel", options.recipe.data, DATA_SETS)
+    runs, comparisons = commands.collect(options.paths)
+    outcomes = commands.segment(runs, options)
+    if commands.is_main_process():
+        for comparison in comparisons:
+            _write_and_print_report(comparison.path)
+    return _exit_code(_errors(outcomes))
+
+
 def _errors(outcomes: Sequence[Outcome]) -> list[str]:
     return [f"{outcome.run.path}: {outcome.error}" for outcome in outcomes if outcome.error is not None]
 
@@ -266,6 +317,7 @@ COMMANDS = {
     "compare": _compare,
     "analyze": _analyze,
     "probe": _probe,
+    "segment": _segment,
     "report": _report,
 }
 
