@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 from maxsup.lab import analysis_commands as commands
 from maxsup.lab import records, train
 from maxsup.lab.analysis.batch import Outcome
-from maxsup.lab.recipes import Data, digits_convnet
+from maxsup.lab.recipes import Data
+from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import Comparison, RecordError, RunRecord
 
 

@@ -12,7 +12,8 @@ from maxsup.lab import compare as comparing
 from maxsup.lab import report
 from maxsup.lab.compare import compare, open_comparison
 from maxsup.lab.names import UnknownNameError
-from maxsup.lab.recipes import Data, digits_convnet
+from maxsup.lab.recipes import Data
+from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import RecordError, read_comparison, read_json, run_directory
 
 TINY = dataclasses.replace(digits_convnet(), epochs=3, data=Data(name="digits", train_size=150, pad_crop=1))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from maxsup.lab.data import DataError, Split, augment, fashion_mnist, load, training_batches
+from maxsup.lab.data import DataError, fashion_mnist, load
 from maxsup.lab.data.digits import load_digits
 from maxsup.lab.data.fashion_mnist import load_fashion_mnist, read_idx
 from maxsup.lab.data.splits import resize
@@ -171,34 +171,3 @@ def test_debians_fashion_mnist_is_the_published_set():
     assert [len(s) for s in (loaded.train, loaded.validation, loaded.test)] == [55_000, 5_000, 10_000]
     assert loaded.test.labels.bincount().tolist() == [1000] * 10
     assert loaded.validation.labels.bincount().tolist() == [500] * 10
-
-
-def test_augmentation_shifts_each_image_on_its_own_and_invents_no_pixel():
-    images = torch.arange(1, 65, dtype=torch.uint8).view(1, 1, 8, 8).repeat(200, 1, 1, 1)
-    out = augment(images, Data(pad_crop=1), torch.Generator().manual_seed(0))
-    padded = torch.nn.functional.pad(images[0, 0], (1, 1, 1, 1))
-    crops = {tuple(padded[r : r + 8, c : c + 8].flatten().tolist()) for r in range(3) for c in range(3)}
-    seen = {tuple(image.flatten().tolist()) for image in out}
-    assert seen == crops  # 200 draws of 9 equally likely crops miss one with a chance of 5e-10
-    flipped = augment(images, Data(flip=True), torch.Generator().manual_seed(0))
-    share = float((flipped[:, 0, 0, 0] == 8).double().mean())
-    assert 0.35 < share < 0.65
-    assert torch.equal(augment(images, Data(), torch.Generator()), images)
-
-
-def test_augmentation_keeps_the_channels_of_an_image_together():
-    images = torch.stack([torch.arange(16).view(4, 4), torch.arange(16).view(4, 4) + 100]).to(torch.uint8)
-    out = augment(images.repeat(20, 1, 1, 1), Data(pad_crop=1, flip=True), torch.Generator().manual_seed(1))
-    inside = out[:, 1] >= 100
-    assert torch.equal(out[:, 0][inside], out[:, 1][inside] - 100)
-
-
-def test_training_batches_show_every_image_once_and_leave_out_a_lone_one():
-    split = Split(torch.arange(21, dtype=torch.uint8).view(21, 1, 1, 1), torch.arange(21))
-    batches = list(training_batches(split, Data(), 4, torch.Generator().manual_seed(0)))
-    assert [len(labels) for _, labels in batches] == [4] * 5
-    labels = torch.cat([labels for _, labels in batches])
-    assert len(labels.unique()) == 20
-    assert torch.equal(torch.cat([images for images, _ in batches]).flatten().long(), labels)
-    again = torch.cat([y for _, y in training_batches(split, Data(), 4, torch.Generator().manual_seed(0))])
-    assert torch.equal(labels, again)

@@ -14,7 +14,8 @@ from maxsup.lab.data import load
 from maxsup.lab.evaluate import Outputs, measures
 from maxsup.lab.methods import Method
 from maxsup.lab.names import UnknownNameError
-from maxsup.lab.recipes import Alpha, Data, Model, digits_convnet
+from maxsup.lab.recipes import Alpha, Data, Model
+from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import RecordError, read_json, read_json_lines, read_run
 
 # Long enough that epochs differ and an interruption has a before and an after; under a second a run.

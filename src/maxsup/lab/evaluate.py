@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maxsup.lab import records
-from maxsup.lab.data import Split
+from maxsup.lab.data import Split, evaluation_batches
 from maxsup.lab.models import Classifier
 from maxsup.metrics import class_separation, confidence
 
@@ -26,14 +26,14 @@ class Outputs:
 
 
 def outputs(model: Classifier, split: Split, device: torch.device) -> Outputs:
-    """Runs `model` in evaluation mode and full precision over `split`; leaves its mode as it was."""
+    """Runs `model` in evaluation mode over `split`, in the precision that is set; leaves its mode as it was."""
     was_training = model.training
     model.eval()
     features, logits = [], []
     try:
         with torch.inference_mode():
-            for images in split.images.split(EVALUATION_BATCH):
-                images = images.to(device, memory_format=torch.channels_last)
+            for images, _ in evaluation_batches(split, EVALUATION_BATCH, device=device):
+                images = images.contiguous(memory_format=torch.channels_last)
                 batch_features, batch_logits = model.features_and_logits(images)
                 features.append(batch_features.float())
                 logits.append(batch_logits.float())

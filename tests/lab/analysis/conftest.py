@@ -4,7 +4,8 @@ import shutil
 import pytest
 
 from maxsup.lab import train
-from maxsup.lab.recipes import Data, digits_convnet
+from maxsup.lab.recipes import Data
+from maxsup.lab.recipes.small import digits_convnet
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from maxsup.lab.analysis.gradcam import grad_cam
 from maxsup.lab.analysis.overlay import gallery, localize, overlay
 from maxsup.lab.analysis.weights import load_model, trained_data
 from maxsup.lab.data import load
-from maxsup.lab.recipes import Data, as_json, digits_convnet
+from maxsup.lab.recipes import Data, as_json
+from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import DataError, RecordError, read_json, run_directory, write_json
 
 MASKED = Data(name="masked-folder", image_size=8)

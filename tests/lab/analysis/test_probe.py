@@ -13,7 +13,8 @@ from maxsup.lab.analysis.probe import Protocol, knn_accuracy, linear_probe, prep
 from maxsup.lab.analysis.weights import load_model
 from maxsup.lab.data import DataError, DataSet, Split, load
 from maxsup.lab.data.splits import stratified
-from maxsup.lab.recipes import Data, digits_convnet
+from maxsup.lab.recipes import Data
+from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import RecordError, read_json
 
 FEW = Data("digits", train_size=60)

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from maxsup.lab import records, train
-from maxsup.lab.recipes import Data, as_json, digits_convnet
+from maxsup.lab.recipes import Data, as_json
+from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.segmentation import sources
 from maxsup.lab.segmentation.data import Arrays, SegmentationData
 from maxsup.lab.segmentation.recipes import AdamW, Augmentation, Decoder, MultiScale, SegmentationRecipe

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from maxsup.lab.segmentation import augment
-from maxsup.lab.segmentation.augment import augment_batch, augment_one, distort, framed
+from maxsup.lab.segmentation.augment import augment_batch, augment_one, distort, draw, framed
 from maxsup.lab.segmentation.batches import batches, chosen
 from maxsup.lab.segmentation.data import IGNORE, Arrays
 from maxsup.lab.segmentation.recipes import Augmentation
@@ -15,6 +15,10 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def augmented(images, labels, how):
+    return augment_batch(images, labels, how.crop, draw(len(images), how, generator()))
+
+
 def coded(n, height, width):
     """Labels that each pixel's row and column tell, and images of ten times the label's grey."""
     labels = (torch.arange(height)[:, None] // 4 + torch.arange(width) // 4).byte().expand(n, height, width)
@@ -24,7 +28,7 @@ def coded(n, height, width):
 def test_labels_move_with_their_pixels_in_a_batch():
     images, labels = coded(40, 24, 24)
     how = Augmentation(scale=(0.5, 2.0), crop=20, flip=True)
-    moved, moved_labels = augment_batch(images, labels, how, generator())
+    moved, moved_labels = augmented(images, labels, how)
     assert moved.shape == (40, 1, 20, 20)
     assert moved_labels.shape == (40, 20, 20)
     outside = moved_labels == IGNORE
@@ -35,20 +39,20 @@ def test_labels_move_with_their_pixels_in_a_batch():
     assert float((off <= 10).double().mean()) > 0.97
     assert float(moved[:, 0][outside].float().median()) == 0
     assert len({tuple(row.flatten().tolist()) for row in moved_labels}) > 30
-    again, labels_again = augment_batch(images, labels, how, generator())
+    again, labels_again = augmented(images, labels, how)
     assert torch.equal(moved, again)
     assert torch.equal(moved_labels, labels_again)
 
 
-def test_the_scale_is_drawn_between_its_ends(monkeypatch):
+def test_the_scale_is_drawn_between_its_ends():
     # A square of 8×8 in the middle of 32×32, scaled by exactly 2, is 16×16 wherever the square of 32 lies.
     labels = torch.zeros(20, 32, 32, dtype=torch.uint8)
     labels[:, 12:20, 12:20] = 1
     how = Augmentation(scale=(2.0, 2.0), crop=64)
-    _, moved = augment_batch(255 * labels.unsqueeze(1), labels, how, generator())
+    _, moved = augmented(255 * labels.unsqueeze(1), labels, how)
     assert (moved == 1).sum((1, 2)).tolist() == [256] * 20
     assert (moved == IGNORE).sum() == 0
-    _, smaller = augment_batch(255 * labels.unsqueeze(1), labels, Augmentation(scale=(0.5, 0.5)), generator())
+    _, smaller = augmented(255 * labels.unsqueeze(1), labels, Augmentation(scale=(0.5, 0.5)))
     assert (smaller == 1).sum((1, 2)).tolist() == [16] * 20
     assert (smaller == IGNORE).sum((1, 2)).tolist() == [32 * 32 - 16 * 16] * 20
     assert len({int((row == 1).nonzero()[0, 0]) for row in smaller}) > 5  # wherever
@@ -57,17 +61,17 @@ def test_the_scale_is_drawn_between_its_ends(monkeypatch):
 def test_without_an_augmentation_nothing_changes():
     images, labels = coded(3, 8, 8)
     labels[0, 0, 0] = IGNORE
-    same, same_labels = augment_batch(images, labels, Augmentation(), generator())
+    same, same_labels = augmented(images, labels, Augmentation())
     assert torch.equal(same, images)
     assert torch.equal(same_labels, labels)
-    cut, cut_labels = augment_batch(images, labels, Augmentation(scale=(1.0, 1.0), crop=7), generator())
+    cut, cut_labels = augmented(images, labels, Augmentation(scale=(1.0, 1.0), crop=7))
     assert cut.shape[2:] == cut_labels.shape[1:] == (7, 7)
 
 
 def test_half_of_a_batch_is_mirrored():
     images = torch.tensor([10, 20], dtype=torch.uint8).expand(400, 1, 2, 2)
     labels = torch.tensor([1, 2], dtype=torch.uint8).expand(400, 2, 2)
-    moved, moved_labels = augment_batch(images, labels, Augmentation(flip=True), generator())
+    moved, moved_labels = augmented(images, labels, Augmentation(flip=True))
     mirrored = moved_labels[:, 0, 0] == 2
     assert 150 < int(mirrored.sum()) < 250
     assert torch.equal(mirrored, moved[:, 0, 0, 0] == 20)
@@ -144,10 +148,13 @@ def test_processes_share_a_batch():
     split = Arrays(images + torch.arange(6, dtype=torch.uint8).view(-1, 1, 1, 1), labels)
 
     def first(processes, rank):
-        ((found, _),) = batches(split, Augmentation(), 4, 0, range(5, 6), CPU, rank=rank, processes=processes)
+        ((found, _),) = batches(
+            split, Augmentation(scale=(0.5, 2.0), flip=True), 4, 0, range(5, 6), CPU, rank=rank, processes=processes
+        )
         return found
 
     whole = first(1, 0)
+    assert len({tuple(image.flatten().tolist()) for image in whole}) == 4
     assert torch.equal(first(2, 0), whole[::2])
     assert torch.equal(first(2, 1), whole[1::2])
 

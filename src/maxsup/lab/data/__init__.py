@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from maxsup.lab.data.batches import augment, training_batches
+from maxsup.lab.data.batches import evaluation_batches, training_batches
 from maxsup.lab.data.cifar import load_cifar10, load_cifar100
 from maxsup.lab.data.digits import load_digits
 from maxsup.lab.data.fashion_mnist import load_fashion_mnist
@@ -22,7 +22,17 @@ from maxsup.lab.names import lookup
 from maxsup.lab.recipes import Data
 from maxsup.lab.records import DataError
 
-__all__ = ["DATA_SETS", "MASKED", "DataError", "DataSet", "Split", "augment", "choose", "load", "training_batches"]
+__all__ = [
+    "DATA_SETS",
+    "MASKED",
+    "DataError",
+    "DataSet",
+    "Split",
+    "choose",
+    "evaluation_batches",
+    "load",
+    "training_batches",
+]
 
 DATA_SETS: dict[str, Callable[[Path | None, int | None], DataSet]] = {
     "digits": load_digits,

@@ -1,4 +1,4 @@
-"""Batches of training images, augmented on the device that trains."""
+"""Batches of images for training and evaluation, in one process or one of several."""
 
 from __future__ import annotations
 
@@ -7,33 +7,75 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from maxsup.lab.data.augment import augment, draw
+from maxsup.lab.data.order import batch_slices, even_share, shuffled
 from maxsup.lab.data.splits import Split
 from maxsup.lab.recipes import Data
 
 
-def augment(images: Tensor, data: Data, generator: torch.Generator) -> Tensor:
-    """Random crop and flip of a batch (N, C, H, W), each image on its own, on the images' device."""
-    n, _, height, width = images.shape
-    if data.pad_crop:
-        pad = data.pad_crop
-        padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-        shifts = torch.randint(2 * pad + 1, (2, n, 1), generator=generator, device=images.device)
-        rows = (shifts[0] + torch.arange(height, device=images.device)).view(n, 1, height, 1)
-        columns = (shifts[1] + torch.arange(width, device=images.device)).view(n, 1, 1, width)
-        index = torch.arange(n, device=images.device).view(n, 1, 1, 1)
-        channel = torch.arange(images.shape[1], device=images.device).view(1, -1, 1, 1)
-        images = padded[index, channel, rows, columns]
-    if data.flip:
-        mirrored = torch.rand(n, generator=generator, device=images.device) < 0.5
-        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
-    return images
-
-
 def training_batches(
-    split: Split, data: Data, batch_size: int, generator: torch.Generator
+    split: Split,
+    data: Data,
+    batch_size: int,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    world: int = 1,
+    num_classes: int | None = None,
+    normalization: tuple[Tensor, Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order, augmented; a last batch of a single image is left out (batch norm needs two)."""
-    order = torch.randperm(len(split), generator=generator, device=split.images.device)
-    for indices in order.split(batch_size):
-        if len(indices) > 1:
-            yield augment(split.images[indices], data, generator), split.labels[indices]
+    """One epoch in random order, augmented, as process `rank` of `world` sees it.
+
+    The order and what happens to an image depend on `seed` and on the image's position in the epoch alone: the batches
+    of all processes together are those of one process. In memory, images are augmented on the device that holds them.
+
+    Args:
+        split: the training images.
+        data: the recipe's augmentation.
+        batch_size: images of one step, of all processes together.
+        seed: of this epoch.
+        device: where the batches shall be.
+        rank: this process.
+        world: how many processes there are; all get the same number of batches, and shares of a last, smaller batch
+            may differ by one image.
+        num_classes: needed where labels become probabilities.
+        normalization: mean and standard deviation per channel, (C, 1, 1), needed where images become floats.
+
+    Returns:
+        images (n, C, H, W), uint8 in 0..255, and labels (n,), int64.
+
+    Raises:
+        ValueError: for a rank outside 0..world-1, or a batch that gives each process fewer than two images.
+    """
+    generator = torch.Generator(split.labels.device).manual_seed(seed)
+    order = shuffled(len(split), generator)
+    draws = draw(data, len(order), generator)
+    for positions in batch_slices(len(order), batch_size, rank, world):
+        indices = order[positions]
+        images = augment(split.images[indices], data, draws[positions])
+        yield images.to(device, non_blocking=True), split.labels[indices].to(device, non_blocking=True)
+
+
+def evaluation_batches(
+    split: Split, batch_size: int, *, device: torch.device | str = "cpu", rank: int = 0, world: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every image of process `rank`'s share, once and in order.
+
+    The shares are disjoint and contiguous (`even_share`): joined in order of rank, they are the whole split in order.
+    A share is empty where there are more processes than images.
+
+    Args:
+        split: the images.
+        batch_size: images at a time, of this process.
+        device: where the batches shall be.
+        rank: this process.
+        world: how many processes there are.
+
+    Returns:
+        images (n, C, H, W), uint8 in 0..255, and labels (n,), int64.
+    """
+    share = even_share(len(split), rank, world)
+    for start in range(share.start, share.stop, batch_size):
+        batch = slice(start, min(start + batch_size, share.stop))
+        yield split.images[batch].to(device, non_blocking=True), split.labels[batch].to(device, non_blocking=True)

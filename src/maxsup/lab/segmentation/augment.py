@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
@@ -17,55 +19,56 @@ CHANCE = 0.5
 BRIGHTNESS, CONTRAST, SATURATION, HUE = (0.875, 1.125), (0.5, 1.5), (0.5, 1.5), (-0.1, 0.1)
 
 
-def augment_batch(
-    images: Tensor, labels: Tensor, how: Augmentation, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """A batch in memory, scaled by a factor each, cut and mirrored: images (N, C, S, S) and labels (N, S, S), uint8.
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides for each image of a batch: scale (N,), place (N, 2) in 0..1, whether it is mirrored (N,)."""
 
-    One interpolation does it all: bilinear for images, nearest for labels. What lies outside an image is black, without
-    a label. `generator` decides all, on the images' device.
+    scale: Tensor
+    place: Tensor
+    mirrored: Tensor
+
+    def __getitem__(self, which: slice) -> Draws:
+        return Draws(self.scale[which], self.place[which], self.mirrored[which])
+
+
+def draw(n: int, how: Augmentation, generator: torch.Generator) -> Draws:
+    """The draws for `n` images, on the generator's device."""
+    scale, rows, columns, mirrored = torch.rand(4, n, generator=generator, device=generator.device)
+    least, largest = how.scale
+    half = mirrored < 0.5 if how.flip else torch.zeros_like(mirrored, dtype=torch.bool)
+    return Draws(least + (largest - least) * scale, torch.stack([rows, columns], dim=1), half)
+
+
+def augment_batch(images: Tensor, labels: Tensor, crop: int | None, draws: Draws) -> tuple[Tensor, Tensor]:
+    """A batch in memory, scaled, cut and mirrored: images (N, C, S, S) and labels (N, S, S), uint8.
+
+    S is `crop`, or the shorter side. One interpolation does it all: bilinear for images, nearest for labels. What lies
+    outside an image is black, without a label.
     """
-    n, _, height, width = images.shape
-    side = how.crop or min(height, width)
-    if how.scale == (1.0, 1.0) and (height, width) == (side, side):
-        grid = None
-    else:
-        scale = _uniform(n, how.scale, generator, images.device)
-        grid = _crops(scale, (height, width), side, generator)
-    if grid is not None:
-        images = nn.functional.grid_sample(images.float(), grid, align_corners=False).round().byte()
-        # One more than the label, so that the black outside is the label that there is not.
-        shifted = nn.functional.grid_sample(_as_floats(labels), grid, mode="nearest", align_corners=False)
-        labels = torch.where(shifted == 0, IGNORE, shifted - 1)[:, 0].byte()
-    if how.flip:
-        mirrored = torch.rand(n, generator=generator, device=images.device) < 0.5
-        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
-        labels = torch.where(mirrored.view(-1, 1, 1), labels.flip(2), labels)
-    return images, labels
+    height, width = labels.shape[1:]
+    side = crop or min(height, width)
+    grid = _grid(draws, (height, width), side)
+    images = nn.functional.grid_sample(images.float(), grid, align_corners=False).round().byte()
+    # One more than the label, so that the black outside is the label that there is not.
+    shifted = (labels.float() + 1).masked_fill_(labels == IGNORE, 0).unsqueeze(1)
+    shifted = nn.functional.grid_sample(shifted, grid, mode="nearest", align_corners=False)
+    return images, torch.where(shifted == 0, IGNORE, shifted - 1)[:, 0].byte()
 
 
-def _as_floats(labels: Tensor) -> Tensor:
-    shifted = labels.unsqueeze(1).float() + 1
-    return shifted.masked_fill_(shifted == IGNORE + 1, 0)
-
-
-def _uniform(n: int, ends: tuple[float, float], generator: torch.Generator, device: torch.device) -> Tensor:
-    return ends[0] + (ends[1] - ends[0]) * torch.rand(n, generator=generator, device=device)
-
-
-def _crops(scale: Tensor, size: tuple[int, int], side: int, generator: torch.Generator) -> Tensor:
+def _grid(draws: Draws, size: tuple[int, int], side: int) -> Tensor:
     """Where each pixel of the squares lies in its image, as `grid_sample` takes it: (N, side, side, 2).
 
     A square lies within the scaled image at a random place, or where the image is smaller, around it at a random one.
     """
+    steps = torch.arange(side, device=draws.scale.device) + 0.5
     along = []
-    for length in (size[1], size[0]):
-        room = length * scale - side
-        start = torch.rand(len(scale), generator=generator, device=scale.device) * room
-        centres = (start[:, None] + torch.arange(side, device=scale.device) + 0.5) / scale[:, None]
-        along.append(2 * centres / length - 1)
-    x, y = along
-    return torch.stack([x[:, None, :].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], dim=3)
+    for length, place in zip(size, draws.place.unbind(1), strict=True):
+        # In whole pixels: at its own size an image is cut, and not interpolated.
+        start = (place * (length * draws.scale - side)).round()
+        along.append(2 * ((start[:, None] + steps) / draws.scale[:, None]) / length - 1)
+    rows, columns = along
+    columns = torch.where(draws.mirrored[:, None], columns.flip(1), columns)
+    return torch.stack([columns[:, None, :].expand(-1, side, -1), rows[:, :, None].expand(-1, -1, side)], dim=3)
 
 
 def framed(size: tuple[int, int], frame: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
@@ -88,7 +91,7 @@ def augment_one(image: Tensor, labels: Tensor, how: Augmentation, seed: int) -> 
     if how.crop is None:
         raise ValueError("augmentation.crop must be given for images from files, which have sizes of their own")
     generator = torch.Generator().manual_seed(seed)
-    factor = float(_uniform(1, how.scale, generator, image.device))
+    factor = _uniform(how.scale, generator)
     size = (image.shape[1], image.shape[2])
     scaled = (
         (round(size[0] * factor), round(size[1] * factor)) if how.resize is None else framed(size, how.resize, factor)
@@ -126,27 +129,27 @@ def _place(labels: Tensor, how: Augmentation, generator: torch.Generator) -> tup
     return top, left
 
 
+def _uniform(ends: tuple[float, float], generator: torch.Generator) -> float:
+    return ends[0] + (ends[1] - ends[0]) * float(torch.rand((), generator=generator))
+
+
 def _happens(generator: torch.Generator) -> bool:
     return bool(torch.rand((), generator=generator) < CHANCE)
 
 
 def distort(image: Tensor, generator: torch.Generator) -> Tensor:
     """Photometric distortion of an image (C, H, W), uint8; of a grey one, brightness and contrast alone."""
-
-    def factor(ends: tuple[float, float]) -> float:
-        return float(_uniform(1, ends, generator, image.device))
-
     # Contrast comes before the colours or after them.
     first = _happens(generator)
     if _happens(generator):
-        image = transforms.adjust_brightness(image, factor(BRIGHTNESS))
+        image = transforms.adjust_brightness(image, _uniform(BRIGHTNESS, generator))
     if first and _happens(generator):
-        image = transforms.adjust_contrast(image, factor(CONTRAST))
+        image = transforms.adjust_contrast(image, _uniform(CONTRAST, generator))
     if image.shape[0] == 3:
         if _happens(generator):
-            image = transforms.adjust_saturation(image, factor(SATURATION))
+            image = transforms.adjust_saturation(image, _uniform(SATURATION, generator))
         if _happens(generator):
-            image = transforms.adjust_hue(image, factor(HUE))
+            image = transforms.adjust_hue(image, _uniform(HUE, generator))
     if not first and _happens(generator):
-        image = transforms.adjust_contrast(image, factor(CONTRAST))
+        image = transforms.adjust_contrast(image, _uniform(CONTRAST, generator))
     return image

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from maxsup.lab.data.splits import with_channels
-from maxsup.lab.segmentation.augment import augment_batch, augment_one
+from maxsup.lab.segmentation.augment import augment_batch, augment_one, draw
 from maxsup.lab.segmentation.data import Files, Pixels
 from maxsup.lab.segmentation.recipes import Augmentation
 
@@ -58,11 +58,13 @@ def batches(
         return
     if how.photometric or how.resize is not None or how.most_of_one_class < 1:
         raise ValueError("augmentation.resize, most_of_one_class and photometric are for images from files alone")
+    share = slice(rank, None, processes)
     for iteration in iterations:
-        mine = chosen(seed, len(split), batch_size, iteration)[rank::processes]
-        taken = split.take(torch.tensor(mine, device=split.images.device))
-        generator = torch.Generator(split.images.device).manual_seed(_seed(seed, iteration, rank))
-        images, labels = augment_batch(taken.images, taken.labels, how, generator)
+        mine = torch.tensor(chosen(seed, len(split), batch_size, iteration)[share], device=split.images.device)
+        # Of the whole batch, so that the processes together see what one alone would.
+        draws = draw(batch_size, how, torch.Generator(split.images.device).manual_seed(_seed(seed, iteration)))
+        taken = split.take(mine)
+        images, labels = augment_batch(taken.images, taken.labels, how.crop, draws[share])
         yield images.to(device), labels.to(device)
 
 
