@@ -110,6 +110,9 @@ def test_a_label_folder_names_its_classes(tmp_path):
     image, labels = data.test.pair(0)
     assert image.shape == (1, 3, 3)
     assert labels.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    (tmp_path / "classes.txt").write_text("ground\nground\n")
+    with pytest.raises(DataError, match=r"classes\.txt: ground is there twice"):
+        load("label-folder", tmp_path)
     (tmp_path / "classes.txt").write_text("ground\n")
     with pytest.raises(DataError, match=r"classes\.txt: 1 classes, where there must be from 2 to 254"):
         load("label-folder", tmp_path)
