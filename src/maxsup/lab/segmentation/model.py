@@ -8,6 +8,7 @@ and 11 of 12), the last ones normalised, and a neck scales them by 4, 2, 1 and 1
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -103,17 +104,19 @@ class Pool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, side, side)."""
-        rows, columns = (_means(length, self.side).to(x) for length in x.shape[2:])
-        return rows @ x @ columns.T
+        rows, columns = (_parts(length, self.side) for length in x.shape[2:])
+        # Sums, then their division: in 16 bits a weight of a third would be off.
+        count = rows.sum(1)[:, None] * columns.sum(1)
+        return rows.to(x) @ x @ columns.T.to(x) / count.to(x.device)
 
 
-def _means(length: int, parts: int) -> Tensor:
-    """(parts, length): each row the mean over a part, bounds as `torch.nn.AdaptiveAvgPool2d` has them."""
-    weights = torch.zeros(parts, length)
+@lru_cache(maxsize=64)
+def _parts(length: int, parts: int) -> Tensor:
+    """(parts, length): 1 where a place belongs to a part, bounds as `torch.nn.AdaptiveAvgPool2d` has them."""
+    belongs = torch.zeros(parts, length)
     for part in range(parts):
-        start, end = part * length // parts, -(-(part + 1) * length // parts)
-        weights[part, start:end] = 1 / (end - start)
-    return weights
+        belongs[part, part * length // parts : -(-(part + 1) * length // parts)] = 1
+    return belongs
 
 
 class Segmenter(nn.Module):

@@ -28,6 +28,15 @@ def pixel_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
     return cast(Tensor, loss(rows, labels.reshape(-1).long()))
 
 
+def batch_loss(
+    loss: nn.Module, outputs: tuple[Tensor, Tensor | None], labels: Tensor, auxiliary_weight: float
+) -> Tensor:
+    """The summed loss of what a `Segmenter` gives in training, the auxiliary head's share included."""
+    logits, auxiliary = outputs
+    summed = pixel_loss(loss, logits, labels)
+    return summed if auxiliary is None else summed + auxiliary_weight * pixel_loss(loss, auxiliary, labels)
+
+
 def learning_rate(iteration: int, iterations: int, optimizer: AdamW) -> float:
     """The share of the peak learning rate in an iteration: linear warm-up from a millionth, polynomial decay to 0.
 

@@ -38,7 +38,7 @@ from maxsup.lab.segmentation.batches import batches
 from maxsup.lab.segmentation.data import IGNORE, Arrays, SegmentationData
 from maxsup.lab.segmentation.evaluate import measures
 from maxsup.lab.segmentation.model import Segmenter, parameter_groups
-from maxsup.lab.segmentation.objective import learning_rate, loss_function, pixel_loss
+from maxsup.lab.segmentation.objective import batch_loss, learning_rate, loss_function
 from maxsup.lab.segmentation.recipes import SegmentationRecipe, as_json
 from maxsup.lab.segmentation.running import Checkpoint, exclusive, new_accelerator, reproducible
 
@@ -269,10 +269,7 @@ def _interval(job: Job, tuning: _Tuning, data: SegmentationData, accelerator: Ac
         processes=processes,
         workers=loaders,
     ):
-        logits, auxiliary = tuning.model(images)
-        summed = pixel_loss(loss, logits, labels)
-        if auxiliary is not None:
-            summed = summed + recipe.decoder.auxiliary_weight * pixel_loss(loss, auxiliary, labels)
+        summed = batch_loss(loss, tuning.model(images), labels, recipe.decoder.auxiliary_weight)
         # Over the labelled pixels of the whole batch: the processes' gradients are averaged.
         count = accelerator.reduce((labels != IGNORE).sum(), reduction="sum").clamp(min=1)
         of_batch = summed * (processes / count)
