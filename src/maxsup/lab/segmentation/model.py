@@ -113,7 +113,8 @@ class Pool(nn.Module):
 @lru_cache(maxsize=64)
 def _parts(length: int, parts: int) -> Tensor:
     """(parts, length): 1 where a place belongs to a part, bounds as `torch.nn.AdaptiveAvgPool2d` has them."""
-    belongs = torch.zeros(parts, length)
+    with torch.inference_mode(False):  # it is kept, and training takes it too
+        belongs = torch.zeros(parts, length)
     for part in range(parts):
         belongs[part, part * length // parts : -(-(part + 1) * length // parts)] = 1
     return belongs
