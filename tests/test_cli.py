@@ -25,7 +25,16 @@ def run(capsys, *arguments):
 def test_help_and_version(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for word in ("list", "train RECIPE", "compare RECIPE", "analyze PATH", "probe PATH", "report DIR", "Exit codes"):
+    for word in (
+        "list",
+        "train RECIPE",
+        "compare RECIPE",
+        "analyze PATH",
+        "probe PATH",
+        "segment PATH",
+        "report DIR",
+        "Exit codes",
+    ):
         assert word in out
     assert run(capsys) == (0, out, "")
     assert run(capsys, "--version") == (0, f"maxsup {__version__}\n", "")

@@ -48,7 +48,7 @@ Every field of a recipe is an option: --epochs 5, --optimizer.lr 0.05, --data.tr
 `maxsup train RECIPE --help` shows them all, with that recipe's values.
 
 PATH is the folder of a run or of a comparison; of the latter all finished runs are taken, several at a time, and the
-report is written again. Nothing is trained, and what was computed before is kept. Networks that were trained with
+report is written again. What was computed before is kept; segment alone trains. Networks that were trained with
 --data.classes 0 1 2 3 4 (or, the same, --pretrain-classes 0 1 2 3 4) are probed on the other classes of that data:
        maxsup compare fashion-mnist-resnet18 --pretrain-classes 0 1 2 3 4 --out runs/half
        maxsup probe runs/half --data fashion-mnist

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, jaccard_score
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 from torchmetrics.segmentation import MeanIoU
 
 from maxsup.lab.segmentation.augment import framed
@@ -25,6 +26,7 @@ def test_measures_of_random_predictions_are_those_of_scikit_learn(seed):
     counted = labels != IGNORE
     y, p = labels[counted].numpy(), predicted[counted].numpy()
     assert matrix.tolist() == confusion_matrix(y, p, labels=range(7)).tolist()
+    assert torch.equal(matrix, multiclass_confusion_matrix(predicted, labels.long(), 7, ignore_index=IGNORE))
     found = measures(matrix)
     assert found["iou"] == pytest.approx(jaccard_score(y, p, average=None).tolist())
     assert found["miou"] == pytest.approx(jaccard_score(y, p, average="macro"))

@@ -126,6 +126,14 @@ def test_ade20ks_layout_end_to_end(run_dir, ade20k):
     assert matrix.sum() == labelled
     assert sorted(np.flatnonzero(matrix.sum(1))) == [0, 1, 149]
     assert [row["validation_miou"] for row in records.read_json_lines(of.directory / "metrics.jsonl")] == [None, None]
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    cut = dataclasses.replace(of, label="cut")
+    with pytest.raises(KeyboardInterrupt):
+        segment(cut, ade20k, on_interval=stop)
+    assert numbers(segment(cut, ade20k)) == numbers(result)
     (ade20k / "annotations/validation/ADE_val_00000001.png").unlink()
     with pytest.raises(DataError, match=r"ADE_val_00000001\.png: missing"):
         segment(of, ade20k)
@@ -151,3 +159,17 @@ def test_a_loss_that_is_not_finite_ends_as_diverged(run_dir, squares):
     result = segment(Job(run_dir, recipe, seed=0))
     assert result["status"] == "diverged"
     assert result["measures"] == {}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("default")  # of operations that have no deterministic kernel
+def test_on_a_gpu_deterministic_kernels_repeat_a_result(run_dir, squares):
+    found = [
+        segment(dataclasses.replace(job(run_dir, iterations=40, interval=20, deterministic=True), label=label))
+        for label in ("one", "two")
+    ]
+    lines = [records.read_json_lines(run_dir / f"segment-{label}" / "metrics.jsonl") for label in ("one", "two")]
+    assert [row["train_loss"] for row in lines[0]] == [row["train_loss"] for row in lines[1]]
+    assert numbers(found[0]) == numbers(found[1])
+    assert found[0]["measures"]["single"]["miou"] > 0.5

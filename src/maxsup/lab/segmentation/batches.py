@@ -16,6 +16,8 @@ from maxsup.lab.segmentation.augment import augment_batch, augment_one, draw
 from maxsup.lab.segmentation.data import Files, Pixels
 from maxsup.lab.segmentation.recipes import Augmentation
 
+Batches = Iterator[tuple[Tensor, Tensor]]
+
 
 def chosen(seed: int, n: int, batch_size: int, iteration: int) -> list[int]:
     """The images of a batch: the places of one endless row of random orders of all `n`, cut into batches.
@@ -44,7 +46,7 @@ def batches(
     rank: int = 0,
     processes: int = 1,
     workers: int = 0,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Batches:
     """The augmented batches of `iterations`: images (n, C, S, S) and labels (n, S, S), uint8, on `device`.
 
     Process `rank` of `processes` gets its share of each batch. Files are read by `workers` processes, none by default;
@@ -53,12 +55,12 @@ def batches(
     Raises:
         ValueError: if `how` asks of arrays what only files have, or of files what only arrays have.
     """
+    share = slice(rank, None, processes)
     if isinstance(split, Files):
-        yield from _from_files(split, how, batch_size, seed, iterations, device, rank, processes, workers)
+        yield from _from_files(split, how, _Keys(len(split), batch_size, seed, iterations, share), device, workers)
         return
     if how.photometric or how.resize is not None or how.most_of_one_class < 1:
         raise ValueError("augmentation.resize, most_of_one_class and photometric are for images from files alone")
-    share = slice(rank, None, processes)
     for iteration in iterations:
         mine = torch.tensor(chosen(seed, len(split), batch_size, iteration)[share], device=split.images.device)
         # Of the whole batch, so that the processes together see what one alone would.
@@ -91,30 +93,30 @@ def _collate(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.stack([labels for _, labels in pairs])
 
 
-def _from_files(
-    split: Files,
-    how: Augmentation,
-    batch_size: int,
-    seed: int,
-    iterations: range,
-    device: torch.device,
-    rank: int,
-    processes: int,
-    workers: int,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    def keys() -> Iterator[list[tuple[int, int]]]:
-        for iteration in iterations:
-            indices = chosen(seed, len(split), batch_size, iteration)
-            yield [(index, _seed(seed, iteration, place)) for place, index in enumerate(indices)][rank::processes]
+class _Keys:
+    """What `_Augmented` takes, a list a batch: made as they are asked for, since a long training has millions."""
 
-    loader = DataLoader(
+    def __init__(self, n: int, batch_size: int, seed: int, iterations: range, share: slice) -> None:
+        self.n, self.batch_size, self.seed, self.iterations, self.share = n, batch_size, seed, iterations, share
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for iteration in self.iterations:
+            indices = chosen(self.seed, self.n, self.batch_size, iteration)
+            keys = [(index, _seed(self.seed, iteration, place)) for place, index in enumerate(indices)]
+            yield keys[self.share]
+
+
+def _from_files(split: Files, how: Augmentation, keys: _Keys, device: torch.device, workers: int) -> Batches:
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         _Augmented(split, how),
-        batch_sampler=list(keys()),  # a key is an index and a seed
+        batch_sampler=keys,
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
+        # Of its own: it would take a number of the one that dropout uses.
+        generator=torch.Generator(),
     )
     for images, labels in loader:
         yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

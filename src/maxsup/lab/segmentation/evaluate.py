@@ -7,7 +7,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from maxsup.lab import records
 from maxsup.lab.records import Json
@@ -26,11 +25,10 @@ class Frame(Protocol):
 
 def confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Pixels by label (rows) and prediction (columns), (K, K), int64; those labelled `IGNORE` do not count."""
-    # int64: bytes would wrap inside.
-    matrix: Tensor = multiclass_confusion_matrix(
-        predicted.long(), labels.long(), num_classes, ignore_index=IGNORE, validate_args=False
-    )
-    return matrix
+    counted = labels != IGNORE
+    places = labels[counted].long() * num_classes + predicted[counted].long()
+    # torchmetrics' matrix, where kernels are to be deterministic, takes K² numbers a pixel.
+    return places.bincount(minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def measures(matrix: Tensor) -> Json:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from maxsup.lab.analysis.kept import write_compact
 from maxsup.lab.analysis.weights import fingerprint, load_model
 from maxsup.lab.records import Json, RecordError
 from maxsup.lab.segmentation import final, sources
-from maxsup.lab.segmentation.batches import batches
+from maxsup.lab.segmentation.batches import Batches, batches
 from maxsup.lab.segmentation.data import IGNORE, Arrays, SegmentationData
 from maxsup.lab.segmentation.evaluate import measures
 from maxsup.lab.segmentation.model import Segmenter, parameter_groups
@@ -225,11 +226,23 @@ def _intervals(
     on_interval: OnInterval,
 ) -> bool:
     """Trains to the recipe's last iteration; False if the loss stopped being finite."""
-    recipe = job.recipe
+    recipe, device = job.recipe, accelerator.device
+    # One for all intervals: processes that read files start once.
+    stream = batches(
+        data.train,
+        recipe.augmentation,
+        recipe.batch_size,
+        job.seed,
+        range(tuning.iteration, recipe.iterations),
+        device,
+        rank=accelerator.process_index,
+        processes=accelerator.num_processes,
+        workers=job.loaders if job.loaders is not None else LOADERS if device.type == "cuda" else 0,
+    )
     while tuning.iteration < recipe.iterations:
         begin = time.perf_counter()
         end = min(tuning.iteration + recipe.interval, recipe.iterations)
-        mean_loss = _interval(job, tuning, data, accelerator, range(tuning.iteration, end))
+        mean_loss = _interval(job, tuning, stream, accelerator, range(tuning.iteration, end))
         if not math.isfinite(mean_loss):
             return False
         tuning.iteration = end
@@ -248,27 +261,16 @@ def _intervals(
     return True
 
 
-def _interval(job: Job, tuning: _Tuning, data: SegmentationData, accelerator: Accelerator, iterations: range) -> float:
-    """Some iterations; returns their mean loss, the auxiliary head's share included."""
+def _interval(job: Job, tuning: _Tuning, stream: Batches, accelerator: Accelerator, iterations: range) -> float:
+    """Some iterations on the next batches of `stream`; returns their mean loss, the auxiliary head's share included."""
     recipe, device, processes = job.recipe, accelerator.device, accelerator.num_processes
     # Seeding each interval by its place makes a resumed fine-tuning equal an unbroken one; the dropout of a process is
     # its own.
     set_seed(_seed(job.seed, iterations.start + 1 + accelerator.process_index))
     loss = loss_function(recipe.loss, recipe.alpha)
-    loaders = job.loaders if job.loaders is not None else LOADERS if device.type == "cuda" else 0
     tuning.model.train()
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for images, labels in batches(
-        data.train,
-        recipe.augmentation,
-        recipe.batch_size,
-        job.seed,
-        iterations,
-        device,
-        rank=accelerator.process_index,
-        processes=processes,
-        workers=loaders,
-    ):
+    for images, labels in islice(stream, len(iterations)):
         summed = batch_loss(loss, tuning.model(images), labels, recipe.decoder.auxiliary_weight)
         # Over the labelled pixels of the whole batch: the processes' gradients are averaged.
         count = accelerator.reduce((labels != IGNORE).sum(), reduction="sum").clamp(min=1)
