@@ -17,7 +17,7 @@ except ModuleNotFoundError as missing:
 
 from maxsup._version import __version__
 from maxsup.lab.names import lookup, unknown
-from maxsup.lab.options import Analyze, Compare, Probe, Report, Segment, Train
+from maxsup.lab.options import Analyze, Compare, DataMake, DataShow, Probe, Report, Segment, Train
 from maxsup.lab.recipes import RECIPES, Data, Recipe
 from maxsup.lab.records import DataError
 
@@ -37,6 +37,8 @@ usage: maxsup list                      the recipes, methods and data sets
        maxsup segment PATH... --data NAME
                                         mean IoU of UPerNet, fine-tuned on their backbones
        maxsup report DIR                the tables and report.html of a comparison, written anew
+       maxsup data make NAME            glyphs or glyphs-large: images of the letters of this machine's fonts
+       maxsup data show NAME --out PNG  a contact sheet of a data set
        maxsup COMMAND --help            the options of a command
        maxsup --version
 
@@ -198,8 +200,9 @@ def _train(arguments: Sequence[str]) -> int:
 def _compare(arguments: Sequence[str]) -> int:
     options = _parse_with_recipe(Compare, "compare", arguments)
     _check_names(options.recipe, options.methods)
-    from maxsup.lab import compare, data, progress
+    from maxsup.lab import compare, data, executors, progress
 
+    executor = executors.choose(options.executor, options.ray_address, options.gpus_per_run)
     # Absent or damaged data is one error here, and not one per run.
     data.load(options.recipe.data, options.data_dir)
     with progress.of_comparison(options.recipe.epochs) as show:
@@ -208,6 +211,7 @@ def _compare(arguments: Sequence[str]) -> int:
             options.methods,
             options.seeds,
             options.out,
+            executor=executor,
             workers=options.workers,
             data_dir=options.data_dir,
             show=show,
@@ -298,6 +302,26 @@ def _report(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _data(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] not in ("make", "show"):
+        raise UsageError("`maxsup data` takes make or show, then a data set: `maxsup data make glyphs`")
+    from maxsup.lab import data_commands as commands
+    from maxsup.lab.data import DATA_SETS
+    from maxsup.lab.data.glyphs.sets import GLYPH_SETS
+
+    if arguments[0] == "make":
+        making = _parse(DataMake, "data make", arguments[1:])
+        lookup("set of glyphs", making.name, GLYPH_SETS)
+        print("\n".join(commands.make(making.name, making.fonts, making.out)))
+        return 0
+    showing = _parse(DataShow, "data show", arguments[1:])
+    lookup("data set", showing.name, DATA_SETS)
+    data = Data(showing.name, classes=showing.classes, image_size=showing.image_size)
+    commands.show(data, showing.out, showing.split, showing.per_class, showing.data_dir)
+    print(f"written: {showing.out}")
+    return 0
+
+
 def _write_and_print_report(directory: Path, reference: str | None = None) -> None:
     from maxsup.lab import records, report
 
@@ -319,6 +343,7 @@ COMMANDS = {
     "probe": _probe,
     "segment": _segment,
     "report": _report,
+    "data": _data,
 }
 
 

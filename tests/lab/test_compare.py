@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from maxsup.lab import compare as comparing
 from maxsup.lab import report
 from maxsup.lab.compare import compare, open_comparison
+from maxsup.lab.executors import local
 from maxsup.lab.names import UnknownNameError
 from maxsup.lab.recipes import Data
 from maxsup.lab.recipes.small import digits_convnet
@@ -78,6 +78,17 @@ def test_another_recipe_is_refused_with_the_fields(tmp_path):
         open_comparison(dataclasses.replace(TINY, epochs=9, batch_size=32), ["max-sup"], [0], tmp_path)
 
 
+def test_runs_that_train_made_in_place_are_taken_and_those_of_another_recipe_refused(tmp_path):
+    from maxsup.lab.train import train
+
+    short = dataclasses.replace(TINY, epochs=1)
+    train(short, "max-sup", 0, run_directory(tmp_path, "max-sup", 0))
+    with pytest.raises(RecordError, match=r"seed-0 holds a run with another recipe: epochs: 1 -> 3"):
+        open_comparison(TINY, ["max-sup"], [0], tmp_path)
+    assert not (tmp_path / "comparison.json").exists()
+    assert [run.status for run in open_comparison(short, ["max-sup"], [0, 1], tmp_path)] == ["finished", "missing"]
+
+
 def test_methods_and_seeds_are_added_and_never_dropped(tmp_path):
     open_comparison(TINY, ["max-sup", "cross-entropy", "max-sup"], [3], tmp_path)
     runs = open_comparison(TINY, ["label-smoothing"], [1], tmp_path)
@@ -102,11 +113,11 @@ def test_bad_requests_write_nothing(tmp_path, methods, seeds, error, message):
 
 
 def test_default_workers_share_the_cores(monkeypatch):
-    monkeypatch.setattr(comparing.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(comparing.os, "sched_getaffinity", lambda pid: set(range(8)))
-    assert comparing.default_workers(dataclasses.replace(TINY, cpu_threads=3)) == 2
-    monkeypatch.setattr(comparing.torch.cuda, "device_count", lambda: 4)
-    assert comparing.default_workers(TINY) == 4
+    monkeypatch.setattr(local.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert local.default_workers(dataclasses.replace(TINY, cpu_threads=3)) == 2
+    monkeypatch.setattr(local.torch.cuda, "device_count", lambda: 4)
+    assert local.default_workers(TINY) == 4
 
 
 def test_after_kill_9_the_same_command_gives_the_same_summary(tmp_path):

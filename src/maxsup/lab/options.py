@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -46,8 +46,14 @@ class Compare:
     """Methods by name, the first being the reference; `maxsup list` shows them."""
     seeds: tuple[int, ...] = tuple(range(10))
     """Seeds; every method runs with each. Fewer than 8 cannot show a difference among seven methods."""
+    executor: Literal["local", "ray"] = "local"
+    """Where runs are made: in processes of this machine, or on a Ray cluster whose nodes share `--out`."""
     workers: int | None = None
-    """Runs at a time; None: one per GPU, or as many as the cores carry."""
+    """Runs at a time; None: one per GPU, or as many as the cores carry; on a Ray cluster as many as it carries."""
+    ray_address: str | None = None
+    """Address of the Ray cluster; None: that in RAY_ADDRESS, or one that is started on this machine."""
+    gpus_per_run: float | None = None
+    """Part of a GPU that a run takes on the Ray cluster, as 0.25; None: 1 where there are GPUs."""
     data_dir: Path | None = None
     """Folder with the data set's files, where it needs some."""
 
@@ -129,3 +135,38 @@ class Report:
     """Folder of the comparison."""
     reference: str | None = None
     """Method from which differences are taken; None: the comparison's first."""
+
+
+@dataclass(frozen=True)
+class DataMake:
+    """Make a set of glyphs, `glyphs` or `glyphs-large`, of font files: images of their letters, split by typeface.
+
+    Takes minutes. Nothing is downloaded or installed; docs/glyphs.md names packages of fonts.
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Set by name: `glyphs` (62 letters and digits) or `glyphs-large` (447 letters)."""
+    fonts: Path | None = None
+    """Folder whose fonts, at any depth, are taken; None takes those of the system's font folders."""
+    out: Path | None = None
+    """Folder to write to; None: ~/.cache/maxsup, where the set is found without --data-dir."""
+
+
+@dataclass(frozen=True)
+class DataShow:
+    """Draw a contact sheet of a data set as PNG: a row of images for each class."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Data set by name; `maxsup list` shows them."""
+    out: Path
+    """PNG file to write."""
+    split: Literal["train", "validation", "test"] = "train"
+    """Split whose images are shown."""
+    per_class: int = 24
+    """Images of each class."""
+    classes: tuple[int, ...] | None = None
+    """Classes to show, by index; None shows all."""
+    image_size: int | None = None
+    """Side in pixels to which images are resized; None keeps the data set's own."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some."""

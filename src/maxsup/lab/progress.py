@@ -17,7 +17,8 @@ from rich.progress import (
 )
 
 from maxsup.lab.analysis.batch import Outcome
-from maxsup.lab.compare import Job, State
+from maxsup.lab.compare import State
+from maxsup.lab.executors import Job
 from maxsup.lab.records import Json, read_run
 
 
@@ -61,8 +62,10 @@ def of_comparison(epochs: int) -> Iterator[Callable[[State], None]]:
         overall = progress.add_task("runs", total=None)
         bars: dict[Job, TaskID] = {}
         told: set[Job] = set()
+        losses = 0
 
         def show(state: State) -> None:
+            nonlocal losses
             active = dict(state.active)
             for job in active.keys() - bars.keys():
                 bars[job] = progress.add_task(f"  {job.method} seed {job.seed}", total=epochs)
@@ -81,6 +84,9 @@ def of_comparison(epochs: int) -> Iterator[Callable[[State], None]]:
                 if job not in told:
                     told.add(job)
                     console.print(_line(job), highlight=False, soft_wrap=True)
+            for job, reason in state.lost[losses:]:
+                console.print(f"{job.method} seed {job.seed}: {reason}; it goes on elsewhere", soft_wrap=True)
+            losses = len(state.lost)
 
         yield show
 
@@ -96,6 +102,20 @@ def of_analysis(total: int, description: str, line: Callable[[Json], str]) -> It
             progress.advance(task)
             told = "failed" if outcome.record is None else line(outcome.record)
             console.print(f"{outcome.run.method} seed {outcome.run.seed}: {told}", highlight=False, soft_wrap=True)
+
+        yield show
+
+
+@contextmanager
+def of_steps() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each step of a job; yields what to call with the step's name, and how many of how many are done."""
+    with _bars(Console(stderr=True), "files") as progress:
+        bars: dict[str, TaskID] = {}
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in bars:
+                bars[step] = progress.add_task(step, total=total)
+            progress.update(bars[step], completed=done + 1)
 
         yield show
 

@@ -15,6 +15,7 @@ from maxsup.lab.data.cifar import load_cifar10, load_cifar100
 from maxsup.lab.data.digits import load_digits
 from maxsup.lab.data.fashion_mnist import load_fashion_mnist
 from maxsup.lab.data.fashion_scenes import load_fashion_scenes
+from maxsup.lab.data.glyphs.stored import load_glyphs, load_glyphs_large
 from maxsup.lab.data.image_folder import load_image_folder
 from maxsup.lab.data.masks import load_masked_folder
 from maxsup.lab.data.splits import DataSet, Split, stratified
@@ -40,6 +41,8 @@ DATA_SETS: dict[str, Callable[[Path | None, int | None], DataSet]] = {
     "fashion-scenes": load_fashion_scenes,
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
+    "glyphs": load_glyphs,
+    "glyphs-large": load_glyphs_large,
     "image-folder": load_image_folder,
     "masked-folder": load_masked_folder,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from maxsup.lab.recipes import small
+from maxsup.lab.recipes import glyphs, small
 from maxsup.lab.recipes.settings import Alpha, Data, Model, Optimizer, Recipe, as_json
 
 __all__ = ["RECIPES", "Alpha", "Data", "Model", "Optimizer", "Recipe", "as_json"]
@@ -22,4 +22,7 @@ RECIPES = _by_name(
     small.fashion_mnist_resnet18,
     small.fashion_scenes_resnet18,
     small.fashion_scenes_vit,
+    glyphs.glyphs_resnet18,
+    glyphs.glyphs_mobilenetv2,
+    glyphs.glyphs_deit,
 )
