@@ -108,6 +108,9 @@ def load_label_folder(data_dir: Path | None = None) -> SegmentationData:
     names = tuple(_lines(folder / "classes.txt"))
     if not 2 <= len(names) < IGNORE:
         raise DataError(f"{folder / 'classes.txt'}: {len(names)} classes, where there must be from 2 to {IGNORE - 1}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{folder / 'classes.txt'}: {', '.join(twice)} is there twice")
     table = _table({IGNORE: IGNORE} | {value: value for value in range(len(names))})
 
     def split(part: str) -> Files:
