@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from maxsup.lab.records import Json
 from maxsup.lab.segmentation.augment import framed
@@ -38,8 +38,9 @@ def confusion_over(
     """The confusion matrix (K, K), int64, of all pixels of `split`, at one scale or at `several`."""
     mine = range(accelerator.process_index, len(split), accelerator.num_processes)
     matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=accelerator.device)
-    for predicted, labels in _predictions(model, split, mine, recipe, accelerator.device, several):
-        matrix += confusion(predicted, labels, num_classes)
+    with _evaluating(model):
+        for predicted, labels in _predictions(model, split, mine, recipe, accelerator.device, several):
+            matrix += confusion(predicted, labels, num_classes)
     summed: Tensor = accelerator.reduce(matrix, reduction="sum")
     return summed
 
@@ -66,7 +67,8 @@ def gallery(model: Segmenter, data: SegmentationData, recipe: SegmentationRecipe
     pictures = []
     for index in indices:
         image, labels = data.test.pair(index)
-        ((predicted, _),) = _predictions(model, data.test, [index], recipe, device, None)
+        with _evaluating(model):
+            ((predicted, _),) = _predictions(model, data.test, [index], recipe, device)
         of = {
             "image": _shrunk(image, labels=False),
             "labels": _shrunk(labels.unsqueeze(0), labels=True),
@@ -76,32 +78,38 @@ def gallery(model: Segmenter, data: SegmentationData, recipe: SegmentationRecipe
     return {"class_names": list(data.class_names), "pictures": pictures}
 
 
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; leaves the mode as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
 def _predictions(
     model: Segmenter,
     split: Pixels,
     indices: Sequence[int],
     recipe: SegmentationRecipe,
     device: torch.device,
-    several: MultiScale | None,
-) -> Any:
-    """As `evaluate.predictions`, in evaluation mode and full precision; leaves the mode as it was."""
+    several: MultiScale | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """As `evaluate.predictions`, in full precision, with what the recipe says of test images."""
     frame = recipe.augmentation.resize
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield from predictions(
-                model.logits,
-                split,
-                indices,
-                device,
-                (1.0,) if several is None else several.scales,
-                flip=several is not None and several.flip,
-                multiple=model.pyramid.multiple,
-                frame=None if frame is None else lambda size: framed(size, frame),
-            )
-    finally:
-        model.train(was_training)
+    return predictions(
+        model.logits,
+        split,
+        indices,
+        device,
+        (1.0,) if several is None else several.scales,
+        flip=several is not None and several.flip,
+        multiple=model.pyramid.multiple,
+        frame=None if frame is None else lambda size: framed(size, frame),
+    )
 
 
 def _shrunk(picture: Tensor, *, labels: bool) -> Tensor:
