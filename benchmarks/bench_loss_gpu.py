@@ -2,12 +2,17 @@
 
     python benchmarks/bench_loss_gpu.py [--out benchmarks/results/bench_loss_gpu] [--sizes 262144x1000xbfloat16 …]
                                         [--losses ours "F.cross_entropy" …]
-    python benchmarks/bench_loss_gpu.py --tune [--sizes …]
+    python benchmarks/bench_loss_gpu.py --soft [--out …] [--sizes …]
+    python benchmarks/bench_loss_gpu.py --tune [--soft] [--sizes …]
 
 The limit: logits read once and gradient written once, 2·N·K·bytes, at the bandwidth of a device-to-device copy of the
 same run. Times are medians of runs with a cold L2 on random logits, by device events; memory is the peak above what was
 there before, in multiples of the logits; errors are ‖x − x₆₄‖ / ‖x₆₄‖ of loss and gradient against float64 over the
 first rows. After each size the tables are written to OUT.md and OUT.json.
+
+A size with three numbers, as in 8x19x262144xbfloat16, is of dense logits: images, classes, pixels.
+
+With `--soft` the target holds probabilities, in float32, which are read as well: the limit is N·K·(2·bytes + 4).
 
 `--tune` times the kernel alone, cut in several ways, and prints the share of the limit of each.
 """
@@ -49,6 +54,8 @@ SIZES = [
     "4096x262144xbfloat16",
     "1024x1000xfloat32",
     "1024x1000xbfloat16",
+    "16x19x1048576xbfloat16",
+    "16x150x65536xfloat32",
 ]
 MILLISECONDS = 120  # of runs, per loss and size
 CHECKED_LOGITS = 1 << 24  # as many rows as have these
@@ -92,16 +99,21 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], str]] = {
     "ours": (ours, "max_sup"),
     "ours, in place": (partial(ours, inplace=True), "max_sup"),
 }
+SOFT_SIZES = ["262144x1000xbfloat16", "131072x1000xfloat32", "1048576x100xbfloat16", "8192x50257xbfloat16"]
+CLASS_INDICES_OF_ROWS_ONLY = ("Liger, label smoothing",)
 OVERWRITES = ("Liger, label smoothing", "ours, in place")
 
 
 class Runner:
     """Runs and times a loss on one batch; the gradient goes to logits that are no leaf, as in a model."""
 
-    def __init__(self, n: int, k: int, dtype: torch.dtype) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, soft: bool) -> None:
         generator = torch.Generator("cuda").manual_seed(0)
-        self.logits = torch.randn(n, k, device="cuda", dtype=dtype, generator=generator) * 2
-        self.target = torch.randint(k, (n,), device="cuda", generator=generator)
+        self.logits = torch.randn(shape, device="cuda", dtype=dtype, generator=generator) * 2
+        self.target = torch.randint(shape[1], shape[:1] + shape[2:], device="cuda", generator=generator)
+        if soft:
+            self.target = torch.rand(shape, device="cuda", generator=generator)
+            self.target /= self.target.sum(1, keepdim=True)
         self.working = self.logits
         self.anchor = torch.zeros((), device="cuda", requires_grad=True)
         self.flush = torch.empty(1 << 26, dtype=torch.int32, device="cuda")
@@ -150,7 +162,7 @@ class Runner:
 
     def errors(self, loss: Callable[..., Tensor], penalty: str) -> tuple[float, float]:
         """Relative error of loss and gradient against float64, over the first rows."""
-        rows = max(1, min(len(self.logits), CHECKED_LOGITS // self.logits.shape[1]))
+        rows = max(1, min(len(self.logits), CHECKED_LOGITS // self.logits[0].numel()))
         few = Runner.__new__(Runner)
         few.anchor, few.target = self.anchor, self.target[:rows]
         few.working = self.logits[:rows].clone()
@@ -189,12 +201,19 @@ def copy_bandwidth() -> float:
     return 2 * source.numel() * 8 / (milliseconds / 1e3)
 
 
-def measure(size: str, names: list[str], bandwidth: float) -> list[dict[str, Any]]:
-    n, k, dtype = parse(size)
-    runner = Runner(n, k, dtype)
-    floor = 2 * n * k * runner.logits.element_size() / bandwidth * 1e3
+def floor_of(logits: Tensor, soft: bool, bandwidth: float) -> float:
+    """Milliseconds to read all that has to be read and to write the gradient."""
+    return logits.numel() * (2 * logits.element_size() + 4 * soft) / bandwidth * 1e3
+
+
+def measure(size: str, names: list[str], bandwidth: float, soft: bool) -> list[dict[str, Any]]:
+    shape, dtype = parse(size)
+    runner = Runner(shape, dtype, soft)
+    floor = floor_of(runner.logits, soft, bandwidth)
     rows = []
     for name in names:
+        if name in CLASS_INDICES_OF_ROWS_ONLY and (soft or len(shape) > 2):
+            continue
         loss, penalty = LOSSES[name]
         if name.startswith("torch.compile"):
             torch.compiler.reset()
@@ -245,14 +264,14 @@ def write(out: Path, rows: list[dict[str, Any]], machine: dict[str, Any]) -> Non
     out.with_suffix(".md").write_text(f"# The fused loss on a GPU\n\n{facts}\n\n{table(rows)}\n")
 
 
-def parse(size: str) -> tuple[int, int, torch.dtype]:
-    n, k, dtype = size.split("x")
-    return int(n), int(k), getattr(torch, dtype)
+def parse(size: str) -> tuple[tuple[int, ...], torch.dtype]:
+    *shape, dtype = size.split("x")
+    return tuple(map(int, shape)), getattr(torch, dtype)
 
 
-def plans(k: int, size: int, layout: launch.Layout) -> list[launch.Plan]:
+def plans(k: int, size: int, layout: launch.Layout, soft: bool) -> list[launch.Plan]:
     """The cuts that `--tune` tries, the default first."""
-    default = launch.plan_of(k, size, layout)
+    default = launch.plan_of(k, size, layout, 4 * soft)
     groups = triton.next_power_of_2(-(-k // layout.vector))
     columns = groups * layout.vector
     found = [default, dataclasses.replace(default, ahead=not default.ahead)]
@@ -265,6 +284,8 @@ def plans(k: int, size: int, layout: launch.Layout) -> list[launch.Plan]:
     elif columns <= 2048:
         tiles = [(1, 1, 12, 168), (1, 1, 16, 128), (1, 1, 20, 96), (1, 2, 12, 80), (1, 2, 10, 96), (1, 2, 8, 128)]
         tiles += [(2, 2, 6, 168), (2, 2, 8, 128), (2, 2, 10, 96), (2, 1, 8, 255), (2, 4, 5, 96), (1, 4, 6, 80)]
+        if soft:
+            tiles += [(1, 1, 8, 255), (1, 1, 10, 200), (1, 2, 6, 168), (1, 2, 7, 144), (1, 4, 4, 128), (1, 4, 5, 96)]
     for rows, warps, programs, registers in tiles:
         found.append(launch.Plan(rows, groups, 1, warps, programs, registers))
     if k * size > 32768:
@@ -287,11 +308,11 @@ def plans(k: int, size: int, layout: launch.Layout) -> list[launch.Plan]:
     return list(dict.fromkeys(found))
 
 
-def compile_ahead(sizes: list[str]) -> None:
+def compile_ahead(sizes: list[str], soft: bool) -> None:
     """Fills Triton's cache with the cuts of `--tune` by as many processes as there are cores."""
     workers = min(16, os.cpu_count() or 1)
     commands = [
-        [sys.executable, __file__, "--tune", "--part", str(part), str(workers), "--sizes", *sizes]
+        [sys.executable, __file__, "--tune", "--part", str(part), str(workers), *["--soft"] * soft, "--sizes", *sizes]
         for part in range(workers)
     ]
     processes = [subprocess.Popen(command) for command in commands]
@@ -299,17 +320,17 @@ def compile_ahead(sizes: list[str]) -> None:
         print("not every cut was compiled ahead", flush=True)
 
 
-def tune(size: str, bandwidth: float, seconds: float, part: tuple[int, int] | None) -> None:
-    n, k, dtype = parse(size)
+def tune(size: str, bandwidth: float, seconds: float, part: tuple[int, int] | None, soft: bool) -> None:
+    (n, k), dtype = parse(size)
     if part:  # compiles only: few rows, and as many as leave the kernel the same
         n = min(n, 4096, max(64, (1 << 24) // k))
-    runner = Runner(n, k, dtype)
+    runner = Runner((n, k), dtype, soft)
     logits = runner.logits
     gradient = torch.empty_like(logits)
     loss = torch.empty((), device="cuda")
     rows = launch.Rows(runner.target, None, -100, Terms(max_sup=ALPHA), None)
-    layout = launch.layout_of(logits)
-    tried = plans(k, logits.element_size(), layout)
+    layout = launch.layout_of(logits, rows.soft)
+    tried = plans(k, logits.element_size(), layout, soft)
     run = partial(launch.losses_and_gradient, logits, rows, loss=loss, gradient=gradient)
     failures = (triton.runtime.errors.OutOfResources, RuntimeError)
     if part:
@@ -319,7 +340,7 @@ def tune(size: str, bandwidth: float, seconds: float, part: tuple[int, int] | No
         torch.cuda.synchronize()
         return
 
-    floor = 2 * n * k * logits.element_size() / bandwidth * 1e3
+    floor = floor_of(logits, soft, bandwidth)
 
     def share(function: Callable[[], Any]) -> float:
         return floor / triton.testing.do_bench(function, warmup=8, rep=40, return_mode="median")
@@ -354,8 +375,9 @@ def tune(size: str, bandwidth: float, seconds: float, part: tuple[int, int] | No
     divided = dataclasses.replace(rows, divisor=float(n))
     alone = share(lambda: launch.losses_and_gradient(logits, divided, loss=None, gradient=gradient, plan=plan))
     each = torch.empty((n,), device="cuda")
-    reads = share(lambda: launch.losses_and_gradient(logits, rows, loss=each, gradient=None, plan=plan)) / 2
-    print(f"  the best cut: gradient alone, one launch {alone:.1%}; loss alone {reads:.1%} of one read", flush=True)
+    reads = share(lambda: launch.losses_and_gradient(logits, rows, loss=each, gradient=None, plan=plan))
+    reads *= 1 - n * k * logits.element_size() / bandwidth * 1e3 / floor
+    print(f"  the best cut: gradient alone, one launch {alone:.1%}; loss alone {reads:.1%} of reading", flush=True)
 
 
 def short(plan: launch.Plan) -> str:
@@ -367,18 +389,23 @@ def short(plan: launch.Plan) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="file to write, without its suffix")
-    parser.add_argument("--sizes", nargs="+", default=SIZES)
+    parser.add_argument("--sizes", nargs="+")
     parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=list(LOSSES))
+    parser.add_argument("--soft", action="store_true", help="targets are probabilities")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--seconds", type=float, default=60, help="of --tune, per size, about")
     parser.add_argument("--part", type=int, nargs=2, help="compile this part of the cuts of --tune, and end: I of N")
     arguments = parser.parse_args()
+    if arguments.sizes is None:
+        arguments.sizes = SOFT_SIZES if arguments.soft else SIZES
+    if arguments.tune:  # which knows rows only
+        arguments.sizes = [size for size in arguments.sizes if len(parse(size)[0]) == 2]
     if arguments.part:
         for size in arguments.sizes:
-            tune(size, 1.0, arguments.seconds, tuple(arguments.part))
+            tune(size, 1.0, arguments.seconds, tuple(arguments.part), arguments.soft)
         return
     if arguments.tune:
-        compile_ahead(arguments.sizes)
+        compile_ahead(arguments.sizes, arguments.soft)
     bandwidth = copy_bandwidth()
     machine = {
         "device": torch.cuda.get_device_name(),
@@ -391,9 +418,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for size in arguments.sizes:
         if arguments.tune:
-            tune(size, bandwidth, arguments.seconds, None)
+            tune(size, bandwidth, arguments.seconds, None, arguments.soft)
         else:
-            rows += measure(size, arguments.losses, bandwidth)
+            rows += measure(size, arguments.losses, bandwidth, arguments.soft)
             if arguments.out:
                 write(arguments.out, rows, machine)
         torch.cuda.empty_cache()

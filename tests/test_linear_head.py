@@ -401,6 +401,28 @@ def test_errors_name_the_argument_the_value_and_what_is_accepted(change, error, 
         linear_max_sup_cross_entropy(**{"hidden": hidden, "weight": weight, "target": target, "bias": bias} | change)
 
 
+@pytest.mark.parametrize(
+    ("cuda", "overloads", "registered"),
+    [
+        ("12.8", ["dtype_out"], True),
+        ("12.8", ["dtype_out"], False),
+        ("12.8", ["out"], None),
+        (None, ["dtype_out"], True),
+    ],
+)
+def test_products_in_float32_are_used_where_pytorch_has_them(cuda, overloads, registered, monkeypatch):
+    def asked(name, key):
+        assert registered is not None, "PyTorch raises where it has no such overload"
+        assert (name, key) == ("aten::addmm.dtype_out", "CUDA")
+        return registered
+
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.ops.aten.addmm, "overloads", lambda: overloads)
+    monkeypatch.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", asked)
+    detect = _linear_chunks.has_products_in_float32.__wrapped__
+    assert detect() == (cuda is not None and registered is True)
+
+
 def test_function_transforms_are_refused():
     hidden, weight, target, _ = (x.detach() for x in inputs())
     with pytest.raises(ValueError, match=r"the linear head does not work within torch\.func transforms"):
@@ -410,6 +432,21 @@ def test_function_transforms_are_refused():
 # From here on a GPU is what is tested.
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(DEVICE != "cuda", reason="needs a CUDA device")
+
+
+@gpu
+@needs_gpu
+@pytest.mark.parametrize("native", [False, True])
+def test_gpu_products_are_added_up_in_float32(native, monkeypatch):
+    if native and not _linear_chunks.has_products_in_float32():
+        pytest.skip("this PyTorch has no product in float32")
+    monkeypatch.setattr(_linear_chunks, "has_products_in_float32", lambda: native)
+    monkeypatch.setattr(_linear_chunks, "LEAST_ROWS", 64)
+    hidden, weight, target, bias = inputs(torch.bfloat16, n=1024, d=64, k=515)
+    (gradient,) = torch.autograd.grad(linear_max_sup_cross_entropy(hidden, weight, target, 0.3, bias), weight)
+    h, w, b = (x.detach().double().requires_grad_() for x in (hidden, weight, bias))
+    (exact,) = torch.autograd.grad(linear_max_sup_cross_entropy(h, w, target, 0.3, b), w)
+    assert (gradient.double() - exact).norm() / exact.norm() < 8e-3
 
 
 @gpu

@@ -155,7 +155,7 @@ def check_number(name: str, value: Number, low: float = 0.0, high: float = math.
             check_number(name, float(value.detach()), low, high)
     elif not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name} must be {_accepted(low, high)} or a 0-dim tensor, got {value!r}")
-    elif not (low <= value <= high and math.isfinite(value)):
+    elif not (low <= value <= high and value < math.inf):  # a compiler that traces symbolic numbers has no isfinite
         raise ValueError(f"{name} must be {_accepted(low, high)}, got {value}")
 
 

@@ -6,6 +6,7 @@ bias follow as products.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -124,16 +125,29 @@ def _loss_and_gradient_(
 
 
 def _add_product(total: Tensor, gradient: Tensor, hidden: Tensor, *, first: bool) -> None:
-    """total (K, D) += gradientᵀ (K, n) · hidden (n, D), in the type of the total, which the `first` product sets."""
+    """total (K, D) += gradientᵀ (K, n) · hidden (n, D), in the type of the total, which the `first` product sets.
+
+    Where no product of 16-bit numbers comes in float32, each is rounded to 16 bits before it is added.
+    """
     beta = 0 if first else 1
     if total.dtype == gradient.dtype:
         total.addmm_(gradient.t(), hidden, beta=beta)
-    elif total.is_cuda and torch.version.cuda is not None and total.dtype == torch.float32:
+    elif total.is_cuda and total.dtype == torch.float32 and has_products_in_float32():
         torch.addmm(total, gradient.t(), hidden, beta=beta, out_dtype=torch.float32, out=total)
     elif first:
         total.copy_(gradient.t() @ hidden)
     else:
         total.add_(gradient.t() @ hidden)
+
+
+@functools.cache
+def has_products_in_float32() -> bool:
+    """Whether this PyTorch's addmm has an out_dtype on CUDA: asked of what is registered, not of the version."""
+    return (
+        torch.version.cuda is not None
+        and "dtype_out" in torch.ops.aten.addmm.overloads()
+        and torch._C._dispatch_has_kernel_for_dispatch_key("aten::addmm.dtype_out", "CUDA")
+    )
 
 
 def _step(hidden: Tensor, weight: Tensor, compute: torch.dtype) -> int:

@@ -71,9 +71,9 @@ def max_sup_cross_entropy(
         reduction: ``"mean"`` (over the weights of the samples that count), ``"sum"`` or ``"none"``.
         label_smoothing: smoothing of the cross-entropy part, in [0, 1], with PyTorch's meaning.
         num_items: with ``reduction="mean"``, divides the sum instead of the mean's own divisor (gradient accumulation).
-        impl: ``"torch"``; ``"triton"``, one kernel for loss and gradient on CUDA, for float32 or 16-bit logits, class
-            indices, no gradient for `alpha` or `weight`, and no second derivative (an error of the backward pass); with
-            it an index out of range makes the loss NaN. ``"auto"`` takes PyTorch for now.
+        impl: ``"torch"``; ``"triton"``, one kernel for loss and gradient on CUDA, for float32 or 16-bit logits and
+            probabilities, no gradient for `target`, `alpha` or `weight`, and no second derivative (an error of the
+            backward pass); with it an index out of range makes the loss NaN. ``"auto"`` takes PyTorch for now.
         inplace: the kernel writes the gradient in the place of the logits, so that it needs no memory of its own. The
             caller says with it that nobody reads the logits, or a view of them, after the loss: no metric, hook or
             second loss. An operation that saved them for its backward pass raises there. Without a gradient to write
@@ -157,7 +157,8 @@ def linear_max_sup_cross_entropy(
             between the products, which are PyTorch's.
         accumulate: the type in which the gradient of a 16-bit `weight` is added up if there are several chunks.
             float32 takes 4 more bytes per element for the time of the step; the type of `weight` takes none and
-            rounds once per chunk.
+            rounds once per chunk. A CPU, ROCm, and a PyTorch whose CUDA `torch.addmm` has no `out_dtype`, round each
+            chunk's product to 16 bits before it is added, which takes the memory of that product.
 
     Returns:
         A scalar, or for ``reduction="none"`` a tensor of the target's shape, in the dtype of `max_sup_cross_entropy`.

@@ -71,8 +71,11 @@ def test_modules_pass_impl_through(module, launches):
 @FUNCTIONS
 def test_triton_refuses_what_it_cannot_do(function):
     logits, target = logits_and_target(3, 37)
-    with pytest.raises(ValueError, match='impl="triton" does not apply here: target holds probabilities'):
-        function(logits, logits.softmax(1), impl="triton")
+    soft = logits.softmax(1)
+    with pytest.raises(ValueError, match='target requires a gradient, which impl="torch" computes'):
+        function(logits, soft.requires_grad_(), impl="triton")
+    with pytest.raises(ValueError, match=r"target has dtype torch\.float64, and the kernel knows float32"):
+        function(logits, soft.detach().double(), impl="triton")
     with pytest.raises(ValueError, match=r"input has dtype torch\.float64, and the kernel knows float32"):
         function(logits.double(), target, impl="triton")
     with pytest.raises(ValueError, match="a strength requires a gradient"):
@@ -112,8 +115,11 @@ def test_triton_needs_triton(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_in_place_the_gradient_lies_where_the_logits_lay(dtype, reduction):
+@pytest.mark.parametrize("soft", [False, True])
+def test_in_place_the_gradient_lies_where_the_logits_lay(dtype, reduction, soft):
     logits, target = logits_and_target(4, 37, dtype)
+    if soft:
+        target = logits.float().flip(0).softmax(1)
     leaf = logits.requires_grad_()
     (expected,) = torch.autograd.grad(
         max_sup_cross_entropy(leaf, target, 0.3, impl="triton", reduction=reduction).sum(), leaf
@@ -139,8 +145,8 @@ def test_in_place_refuses_where_the_logits_are_needed():
         max_sup_cross_entropy((leaf * 1).view(2, 37, 2), target.view(2, 2), **options)
     with pytest.raises(ValueError, match=r'inplace=True is a mode of the kernel.*got impl="torch"'):
         max_sup_cross_entropy(leaf * 1, target, impl="torch", inplace=True)
-    with pytest.raises(ValueError, match="inplace=True does not apply here: target holds probabilities"):
-        max_sup_cross_entropy(leaf * 1, leaf.detach().softmax(1), inplace=True)
+    with pytest.raises(ValueError, match="inplace=True does not apply here: target requires a gradient"):
+        max_sup_cross_entropy(leaf * 1, leaf.softmax(1), inplace=True)
     # Without a gradient to write, nothing is overwritten.
     before = logits.clone()
     max_sup_cross_entropy(logits, target, **options)
@@ -160,7 +166,9 @@ def test_in_place_autograd_tells_who_saved_the_logits():
 def test_all_terms_at_once(k, columns, monkeypatch):
     if columns:
         monkeypatch.setattr(
-            launch, "plan_of", lambda k, size, layout: launch.stream_plan(k, layout, columns, warps=1, programs=2)
+            launch,
+            "plan_of",
+            lambda k, size, layout, soft=0: launch.stream_plan(k, layout, columns, warps=1, programs=2),
         )
     logits, target = logits_and_target(4, k)
     target[2] = -100
@@ -182,9 +190,11 @@ def test_all_terms_at_once(k, columns, monkeypatch):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize("tensor", [False, True])
-def test_compiled(reduction, tensor):
+@pytest.mark.parametrize(("tensor", "soft"), [(False, False), (True, False), (False, True)])
+def test_compiled(reduction, tensor, soft):
     logits, target = logits_and_target(3, 37)
+    if soft:
+        target = logits.flip(0).softmax(1)
     logits.requires_grad_()
     alpha = torch.tensor(0.3, device=DEVICE) if tensor else 0.3
 
@@ -204,6 +214,8 @@ def test_the_operators_are_well_formed():
     arguments = (target, None, None, [0.3, 0.0, 0.0, 0.0, 1.0], [True, False, False, False, True], False, -100)
     logits.requires_grad_()
     torch.library.opcheck(torch.ops.maxsup.fused_loss, (logits, *arguments, "sum", torch.float32))
+    soft = logits.detach().softmax(1), *arguments[1:]
+    torch.library.opcheck(torch.ops.maxsup.fused_loss, (logits, *soft, "sum", torch.float32))
     torch.library.opcheck(
         torch.ops.maxsup.fused_loss_gradient, (torch.tensor(1.0, device=DEVICE), logits.detach(), *arguments)
     )
@@ -323,7 +335,7 @@ def test_gpu_graph():
 @gpu
 @needs_gpu
 def test_gpu_a_new_strength_compiles_nothing():
-    from maxsup.kernels.loss_kernels import tile_kernel
+    from maxsup.kernels.tile_kernel import tile_kernel
 
     logits, target = logits_and_target(64, 100)
 

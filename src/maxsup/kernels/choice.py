@@ -89,14 +89,19 @@ def _obstacle(input: Tensor, target: Tensor, terms: Terms, weight: Tensor | None
         return f"target is on {target.device} and input on {input.device}"
     if input.is_floating_point() and input.dtype not in DTYPES:
         return f"input has dtype {input.dtype}, and the kernel knows float32, bfloat16 and float16"
-    if target.is_floating_point() and target.shape == input.shape:
-        return "target holds probabilities, and the kernel knows class indices"
+    if target.is_floating_point() and target.requires_grad:
+        return 'target requires a gradient, which impl="torch" computes'
+    if target.is_floating_point() and target.dtype not in DTYPES:
+        return f"target has dtype {target.dtype}, and the kernel knows float32, bfloat16 and float16"
     if in_function_transform():
         return "a torch.func transform is tracing"
     if any(isinstance(strength, Tensor) and strength.requires_grad for strength in terms):
         return "a strength requires a gradient"
     if isinstance(weight, Tensor) and weight.requires_grad:
         return "weight requires a gradient"
-    if terms.strict and terms.smoothing is not None and weight is not None:
-        return "label_smoothing with weight smooths each class by its own weight, which the kernel does not"
+    if terms.strict and terms.smoothing is not None and weight is not None and not target.is_floating_point():
+        return (
+            "label_smoothing with weight smooths each class by its own weight, which the kernel does for "
+            "probabilities only"
+        )
     return None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from maxsup._batch import check, indices
-from maxsup._batch import rows as rows_of
+from maxsup.kernels.arrangement import LEAST_PIXELS, arranged, arranged_like, rows_in
 from maxsup.kernels.choice import Terms
 from maxsup.kernels.launch import Rows, losses_and_gradient, scale_
 from maxsup.methods.common import Number, readable
@@ -34,12 +34,13 @@ def fused_loss(
 ) -> Tensor:
     """Cross-entropy with `terms`, of arguments as `maxsup.functional.max_sup_cross_entropy` takes them."""
     checked = check(input, target, weight, ignore_index, reduction, num_items)
-    target = target.reshape(-1).contiguous()
-    if readable(target):
-        indices(target.long(), ignore_index, checked.classes)
-    logits = rows_of(input)
-    if logits.stride(1) != 1 and checked.classes > 1:
-        logits = logits.contiguous()
+    logits = arranged(input)
+    if checked.probabilities:
+        target = arranged_like(logits, target)
+    else:
+        target = target.reshape(-1).contiguous()
+        if readable(target):
+            indices(target.long(), ignore_index, checked.classes)
     if weight is not None:
         weight = weight.to(input.device).contiguous()
     needed = torch.is_grad_enabled() and input.requires_grad
@@ -74,7 +75,7 @@ def _placed(number: Number | None, device: torch.device) -> Number | None:
 
 
 def _loss_of(logits: Tensor, reduction: str, dtype: torch.dtype) -> Tensor:
-    return logits.new_empty(logits.shape[:1] if reduction == "none" else (), dtype=dtype)
+    return logits.new_empty((rows_in(logits),) if reduction == "none" else (), dtype=dtype)
 
 
 def _check_inplace(input: Tensor, logits: Tensor) -> None:
@@ -86,8 +87,8 @@ def _check_inplace(input: Tensor, logits: Tensor) -> None:
         raise ValueError("inplace=True would overwrite a leaf: input must be computed from what requires the gradient")
     if logits.data_ptr() != input.data_ptr() or not logits.is_contiguous():
         raise ValueError(
-            f"inplace=True needs input whose rows of classes are adjacent in memory, got shape {tuple(input.shape)} "
-            f"with strides {input.stride()}"
+            f"inplace=True needs input without gaps whose classes, or at least {LEAST_PIXELS} positions of each, are "
+            f"adjacent in memory, got shape {tuple(input.shape)} with strides {input.stride()}"
         )
 
 

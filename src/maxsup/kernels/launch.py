@@ -11,9 +11,12 @@ import torch
 import triton
 from torch import Tensor
 
+from maxsup.kernels.arrangement import rows_in
 from maxsup.kernels.choice import Terms
-from maxsup.kernels.loss_kernels import scale_kernel, tile_kernel, weights_kernel
+from maxsup.kernels.plane_kernel import plane_kernel
+from maxsup.kernels.side_kernels import scale_kernel, weights_kernel
 from maxsup.kernels.stream_kernel import stream_kernel
+from maxsup.kernels.tile_kernel import tile_kernel
 from maxsup.methods.common import Number
 
 VECTOR_BYTES = 16
@@ -22,22 +25,28 @@ FEW_TARGETS = 2048  # so many every program adds up for itself, which saves a la
 FEW_TARGETS_OF_A_STREAM = 16384  # whose programs are few and large
 REGISTERS = 65536  # of a multiprocessor
 LONG_ROW_BYTES = 32768  # longer rows are streamed
+LONG_SOFT_ROW = 8192  # classes; rows of probabilities and of logits share the registers
 
 
 @dataclass(frozen=True)
 class Rows:
     """Everything but the logits of a batch of rows."""
 
-    target: Tensor  # (N,) contiguous integers
+    target: Tensor  # (N,) contiguous integers; or probabilities, arranged like the logits
     weight: Tensor | None  # (K,) contiguous
     ignore_index: int
     terms: Terms
-    divisor: Number | None  # of the sum; None for the sum of the weights of the rows that count
+    divisor: Number | None  # of the sum; None for the sum of the weights of the rows that count, or the soft rows
+
+    @property
+    def soft(self) -> Tensor | None:
+        """The target if it holds probabilities."""
+        return self.target if self.target.is_floating_point() else None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the rows lie in memory: the vector's width, and whether rows begin anywhere (see `loss_kernels`)."""
+    """How the rows lie in memory: the vector's width, and whether rows begin anywhere (see `tile_kernel`)."""
 
     vector: int
     edges: bool
@@ -58,13 +67,14 @@ class Plan:
     keep: str = "evict_last"  # of a stream's first loop
 
 
-def layout_of(logits: Tensor) -> Layout:
-    """The widest vectors that the addresses of the rows (N, K) allow."""
+def layout_of(logits: Tensor, soft: Tensor | None = None) -> Layout:
+    """The widest vectors that the addresses of the rows (N, K), and those of the probabilities, allow."""
     size, (n, classes) = logits.element_size(), logits.shape
     widest = VECTOR_BYTES // size
-    stride = logits.stride(0) if n > 1 else classes
-    together = math.gcd(classes, stride, logits.data_ptr() // size, widest)
-    anywhere = stride == classes and logits.data_ptr() % VECTOR_BYTES == 0
+    tensors = [logits] if soft is None else [logits, soft]
+    strides = [x.stride(0) if n > 1 else classes for x in tensors]
+    together = math.gcd(classes, *strides, *(x.data_ptr() // x.element_size() for x in tensors), widest)
+    anywhere = all(x.data_ptr() % VECTOR_BYTES == 0 for x in tensors) and set(strides) == {classes}
     # Fewer than 8 bytes at a time waste instructions; with edges the row needs room for an inside.
     if together * size < VECTOR_BYTES // 2 and anywhere and classes >= 4 * widest:
         return Layout(widest, True)
@@ -72,15 +82,23 @@ def layout_of(logits: Tensor) -> Layout:
 
 
 @functools.lru_cache(maxsize=256)
-def plan_of(classes: int, size: int, layout: Layout) -> Plan:
-    """The cut for K classes of `size` bytes.
+def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan:
+    """The cut for K classes of `size` bytes, and probabilities of `soft_size` bytes if there are any.
 
     16 warps of a multiprocessor with 32 logits a thread: with those `benchmarks/bench_loss_gpu.py --tune` came within
     1% of the fastest cut on an H100 (Triton 3.6) for rows of 1000 and of 32000 classes and more. Short rows take fewer
-    logits a thread, and float32 takes fewer warps, whose registers have to hold the next rows as well.
+    logits a thread, and float32 takes fewer warps, whose registers have to hold the next rows as well. Probabilities
+    have to lie in registers beside the logits, and beside them in the cache.
     """
     vectors = -(-classes // layout.vector)
     columns = triton.next_power_of_2(vectors) * layout.vector
+    if soft_size:
+        if classes > LONG_SOFT_ROW:
+            return stream_plan(classes, layout, 16384 // size, warps=16, programs=1)
+        rows, warps = max(1, 512 // columns), max(1, columns // 1024)
+        registers = min(255, REGISTERS // (32 * warps), 168 + 8 * size)
+        programs = max(1, REGISTERS // (registers * 32 * warps))
+        return Plan(rows, columns // layout.vector, 1, warps, programs, registers)
     if classes * size > LONG_ROW_BYTES:
         # Two rows of a multiprocessor fill each other's waits as long as the cache holds all that are in flight.
         halves = 2 if LONG_ROW_BYTES * 2 < classes * size <= LONG_ROW_BYTES * 4 else 1
@@ -99,6 +117,31 @@ def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, progr
     return Plan(1, groups, chunks, warps, programs, registers, stream=True)
 
 
+@dataclass(frozen=True)
+class PlanePlan:
+    """How `plane_kernel` is cut: `block` classes of `pixels` pixels at a time, `vector` of which are loaded at once."""
+
+    vector: int
+    block: int
+    pixels: int
+    warps: int
+    programs: int  # per multiprocessor
+    registers: int  # at most, per thread
+
+
+def plane_plan_of(logits: Tensor, soft: Tensor | None = None) -> PlanePlan:
+    """The cut for planes (images, K, pixels): 4 pixels a thread, whose sums and 32 logits fit in its registers."""
+    _, classes, pixels = logits.shape
+    tensors = [logits] if soft is None else [logits, soft]
+    places = [number for x in tensors for number in (*x.stride()[:2], x.data_ptr() // x.element_size())]
+    vector = math.gcd(pixels, *places, 4)
+    # What is computed beyond the last class is lost.
+    block = 8 if -(-classes // 8) * 2 == -(-classes // 4) else min(4, triton.next_power_of_2(classes))
+    warps = 4 if pixels >= 4 * 4 * 128 else 1
+    registers = 128 if soft is None else 168
+    return PlanePlan(vector, block, warps * 128, warps, REGISTERS // (registers * 32 * warps), registers)
+
+
 @functools.cache
 def multiprocessors(device: torch.device) -> int:
     """Their number; 1 for the interpreter's CPU, so that programs have several rows."""
@@ -114,41 +157,50 @@ def losses_and_gradient(
     loss: Tensor | None,
     gradient: Tensor | None,
     upstream: Tensor | None = None,
-    plan: Plan | None = None,
+    plan: Plan | PlanePlan | None = None,
     keep_counter: bool = True,
 ) -> None:
-    """Runs the kernels over logits (N, K) whose columns are adjacent.
+    """Runs the kernels over logits in an arrangement of `arrangement`.
 
     Args:
-        logits: the rows.
+        logits: rows (N, K) or planes (images, K, pixels).
         rows: the rest of the batch.
         loss: is given the loss per row, (N,), or divided and summed, (); None to leave it.
-        gradient: is given the gradient, (N, K) contiguous; it may be `logits` itself. None to leave it.
+        gradient: is given the gradient, contiguous in the logits' shape; it may be `logits` itself. None to leave it.
         upstream: gradient of the loss, (N,) or (); None for 1.
-        plan: None for the one of `plan_of`.
+        plan: None for the one of `plan_of` or `plane_plan_of`.
         keep_counter: whether the counter of a sum's programs may be kept for the next launch (see `_counter`).
     """
-    n, classes = logits.shape
-    device, terms = logits.device, rows.terms
-    layout = layout_of(logits)
-    if plan is None:
-        plan = plan_of(classes, logits.element_size(), layout)
-    programs = max(1, min(-(-n // plan.rows), plan.programs * multiprocessors(device)))
+    n, classes = rows_in(logits), logits.shape[1]
+    device, terms, soft = logits.device, rows.terms, rows.soft
+    options: dict[str, Any]
+    if logits.dim() == 3:
+        if not isinstance(plan, PlanePlan):
+            plan = plane_plan_of(logits, soft)
+        kernel, few = plane_kernel, FEW_TARGETS
+        parts = logits.shape[0] * -(-logits.shape[2] // plan.pixels)
+        strides = [x // plan.vector for x in (logits.shape[2], *logits.stride()[:2])]
+        strides += [0, 0] if soft is None else [x // plan.vector for x in soft.stride()[:2]]
+        options = {"BLOCK": plan.block, "PIXELS": plan.pixels, "VECTOR": plan.vector}
+    else:
+        layout = layout_of(logits, soft)
+        if not isinstance(plan, Plan):
+            plan = plan_of(classes, logits.element_size(), layout, 0 if soft is None else soft.element_size())
+        kernel, few = (stream_kernel, FEW_TARGETS_OF_A_STREAM) if plan.stream else (tile_kernel, FEW_TARGETS)
+        parts = -(-n // plan.rows)
+        strides = [logits.stride(0), 0 if soft is None else soft.stride(0)]
+        options = {"GROUPS": plan.groups, "VECTOR": layout.vector, "EDGES": layout.edges, "AHEAD": plan.ahead}
+        options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep} if plan.stream else {"ROWS": plan.rows}
+    programs = max(1, min(parts, plan.programs * multiprocessors(device)))
     summed = loss is not None and loss.dim() == 0
     sums = torch.empty(programs, dtype=torch.float32, device=device) if summed else None
     counter = _counter(device, keep_counter) if summed else None
-    kind, divisor = _divisor(rows, n, classes, device, FEW_TARGETS_OF_A_STREAM if plan.stream else FEW_TARGETS)
-    options: dict[str, Any] = {"num_warps": plan.warps, "num_stages": 1, "maxnreg": plan.registers, "AHEAD": plan.ahead}
-    if plan.stream:
-        kernel = stream_kernel
-        options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep}
-    else:
-        kernel = tile_kernel
-        options |= {"ROWS": plan.rows}
+    kind, divisor = _divisor(rows, n, classes, device, few)
     kernel[(programs,)](
         logits,
         gradient,
-        rows.target,
+        rows.target if soft is None else None,
+        soft,
         rows.weight,
         loss,
         sums,
@@ -160,13 +212,10 @@ def losses_and_gradient(
         _argument(terms.penalty),
         _argument(terms.z_loss),
         n,
-        logits.stride(0),
         upstream.stride(0) if upstream is not None and upstream.dim() else 0,
         rows.ignore_index,
+        *strides,
         CLASSES=classes,
-        GROUPS=plan.groups,
-        VECTOR=layout.vector,
-        EDGES=layout.edges,
         MAX_SUP=terms.max_sup is not None,
         SMOOTHING=terms.smoothing is not None,
         PENALTY=terms.penalty is not None,
@@ -176,6 +225,9 @@ def losses_and_gradient(
         DIVISOR=kind,
         PARTIALS=PARTIALS,
         INPLACE=gradient is not None and gradient.data_ptr() == logits.data_ptr(),
+        num_warps=plan.warps,
+        num_stages=1,
+        maxnreg=plan.registers,
         **options,
     )
 
@@ -210,6 +262,8 @@ def _divisor(rows: Rows, n: int, classes: int, device: torch.device, few: int) -
         if not isinstance(rows.divisor, Tensor) and rows.divisor == 1:
             return "one", None
         return "number", _argument(rows.divisor)
+    if rows.soft is not None:
+        return "rows", None
     if n <= few:
         return "targets", None
     partials = torch.empty(PARTIALS, dtype=torch.float32, device=device)

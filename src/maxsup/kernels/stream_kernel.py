@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # What Triton compiles is no Python that mypy could follow.
-"""The kernel of `loss_kernels` for rows that do not fit in registers: two loops over a row, the second in the cache.
+"""The kernel for rows that do not fit in registers: two loops over a row, the second in the cache.
 
 The first loop keeps per vector place the running maximum and the sum of exponentials relative to it (online softmax),
 so that threads need not talk before the row's end. The second makes the gradient, backwards: what was read last is
@@ -11,72 +11,26 @@ rest.
 import triton
 import triton.language as tl
 
-from maxsup.kernels.loss_kernels import INFINITY, LOG2_E, _divisor, _exp, _finish, _inside, _number, _row_terms
+from maxsup.kernels.chunks import both_sums, first_chunk, gradient_of, higher, online, soft_sums
+from maxsup.kernels.parts import (
+    INFINITY,
+    LOG2_E,
+    divisor_of,
+    exp,
+    finish,
+    inside,
+    number,
+    row_terms,
+    shares_of,
+    target_of,
+)
 
 
-@triton.jit
-def _higher(value, position, other_value, other_position):
-    """The greater value with its position, the lower one of equal values."""
-    take = (other_value > value) | ((other_value == value) & (other_position < position))
-    return tl.where(take, other_value, value), tl.where(take, other_position, position)
-
-
-@triton.jit
-def _sums(a, b, other_a, other_b):
-    return a + other_a, b + other_b
-
-
-@triton.jit
-def _online(x, mask, chunk, highest, base, exponentials, total, squares, first, PENALTY: tl.constexpr):
-    """The running values (GROUPS,) with a chunk x (GROUPS, VECTOR) taken in."""
-    top = tl.where(mask, tl.max(x, 1), -INFINITY)
-    higher = tl.maximum(highest, top)
-    new_base = higher * LOG2_E
-    finite = tl.where(higher == -INFINITY, 0.0, new_base)  # −inf − −inf would be NaN
-    exponentials *= tl.exp2(base - finite)
-    exponentials += tl.where(mask, tl.sum(_exp(x, finite[:, None]), 1), 0.0)
-    first = tl.where(top > highest, chunk, first)
-    total += tl.sum(x, 1)
-    if PENALTY:
-        squares += tl.sum(x * x, 1)
-    return higher, new_base, exponentials, total, squares, first
-
-
-@triton.jit
-def _gradient(x, base, slope, share, absent_share, tension, some_absent, PENALTY: tl.constexpr):
-    g = _exp(x, base) * slope - share
-    if PENALTY:
-        g += x * tension
-    if some_absent:
-        g = tl.where(x == -INFINITY, -absent_share, g)
-    return g
-
-
-@triton.jit
-def _target(target, row, rows, ignore_index):
-    """The target of a row, and the ignored one beyond the batch."""
-    return tl.where(row < rows, tl.load(target + row, mask=row < rows, other=0).to(tl.int64), ignore_index)
-
-
-@triton.jit
-def _first_chunk(
-    logits, row, y, logits_stride, ignore_index,
-    CLASSES: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
-    KEEP: tl.constexpr,
-):  # fmt: skip
-    """A row's first chunk, (GROUPS, VECTOR), zeros where there is none."""
-    _, begin, _, groups = _inside(row, logits_stride, CLASSES, VECTOR, EDGES)
-    vector = groups - CHUNKS * GROUPS + tl.arange(0, GROUPS)
-    tile = vector[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
-    mask = (vector >= 0) & (y != ignore_index)
-    return tl.load(logits + begin + tile, mask=mask[:, None], other=0.0, eviction_policy=KEEP)
-
-
-@triton.jit(do_not_specialize=["rows", "logits_stride", "upstream_stride", "ignore_index"])
+@triton.jit(do_not_specialize=["rows", "logits_stride", "soft_stride", "upstream_stride", "ignore_index"])
 def stream_kernel(
-    logits, gradient, target, weight, loss, sums, counter, divisor, upstream,
+    logits, gradient, target, soft, weight, loss, sums, counter, divisor, upstream,
     alpha, smoothing, penalty, z_loss,
-    rows, logits_stride, upstream_stride, ignore_index,
+    rows, upstream_stride, ignore_index, logits_stride, soft_stride,
     CLASSES: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
     STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
@@ -87,21 +41,23 @@ def stream_kernel(
     KEEP is the cache hint of the first loop. With AHEAD the next chunk is on its way while one is computed, and at a
     row's end the next row's first one.
     """
-    alpha, smoothing, penalty, z_loss = _number(alpha), _number(smoothing), _number(penalty), _number(z_loss)
+    alpha, smoothing, penalty, z_loss = number(alpha), number(smoothing), number(penalty), number(z_loss)
     program, programs = tl.program_id(0), tl.num_programs(0)
     group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
     edge = tl.arange(0, 2 * VECTOR)
     tile = group[:, None] * VECTOR + lane[None, :]
     row_losses = 0.0
-    y = _target(target, program, rows, ignore_index)
-    x = _first_chunk(logits, program, y, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES, KEEP)
-    bottom = _divisor(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS, 4096)
+    y = target_of(target, program, rows, ignore_index)
+    x = first_chunk(logits, program, y, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES, KEEP)
+    if soft is not None:
+        t = first_chunk(soft, program, y, soft_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES, KEEP)
+    bottom = divisor_of(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS, 4096)
     for row in range(program, rows, programs):
-        y_next = _target(target, row + programs, rows, ignore_index)
+        y_next = target_of(target, row + programs, rows, ignore_index)
         place = tl.cast(row, tl.int64)
         keep = y != ignore_index
         known = keep & (y >= 0) & (y < CLASSES)
-        offset, begin, head, groups = _inside(row, logits_stride, CLASSES, VECTOR, EDGES)
+        offset, begin, head, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
         z_y = tl.load(logits + offset + y, mask=known, other=float("nan")).to(tl.float32)
 
         # Chunk c has the vectors `skip + c GROUPS + group` of the inside, counted from column `head`; skip <= 0.
@@ -111,6 +67,11 @@ def stream_kernel(
             x_edge = tl.load(logits + offset + edge_column, mask=on_edge & keep, other=-INFINITY).to(tl.float32)
         skip = groups - CHUNKS * GROUPS
         pointers = logits + begin
+        if soft is not None:
+            soft_offset, soft_begin, _, _ = inside(row, soft_stride, CLASSES, VECTOR, EDGES)
+            soft_pointers = soft + soft_begin
+            if EDGES:
+                t_edge = tl.load(soft + soft_offset + edge_column, mask=on_edge, other=0.0).to(tl.float32)
 
         highest = tl.full((GROUPS,), -INFINITY, tl.float32)
         base = tl.full((GROUPS,), -INFINITY, tl.float32)
@@ -118,39 +79,62 @@ def stream_kernel(
         total = tl.zeros((GROUPS,), tl.float32)
         squares = tl.zeros((GROUPS,), tl.float32)
         first = tl.zeros((GROUPS,), tl.int32)
+        mass_here = tl.zeros((GROUPS,), tl.float32)
+        expected = tl.zeros((GROUPS,), tl.float32)
         for chunk in range(CHUNKS - 1):
             mask = (skip + chunk * GROUPS + group >= 0) & keep
             there = (skip + (chunk + 1) * GROUPS + group >= 0) & keep
             start = (skip + (chunk + 1) * GROUPS) * VECTOR
             if AHEAD:
                 ahead = tl.load(pointers + (start + tile), mask=there[:, None], other=0.0, eviction_policy=KEEP)
-            highest, base, exponentials, total, squares, first = _online(
+            if soft is not None:
+                t_ahead = tl.load(soft_pointers + (start + tile), mask=there[:, None], other=0.0, eviction_policy=KEEP)
+                mass_here, expected = soft_sums(
+                    x.to(tl.float32), t.to(tl.float32), mask[:, None], weight, head + (start - GROUPS * VECTOR + tile),
+                    smoothing, mass_here, expected, SMOOTHING, STRICT, CLASSES,
+                )  # fmt: skip
+                t = t_ahead
+            highest, base, exponentials, total, squares, first = online(
                 x.to(tl.float32), mask, chunk, highest, base, exponentials, total, squares, first, PENALTY
             )
             if not AHEAD:
                 ahead = tl.load(pointers + (start + tile), mask=there[:, None], other=0.0, eviction_policy=KEEP)
             x = ahead
         mask = (skip + (CHUNKS - 1) * GROUPS + group >= 0) & keep
-        highest, base, exponentials, total, squares, first = _online(
+        highest, base, exponentials, total, squares, first = online(
             x.to(tl.float32), mask, CHUNKS - 1, highest, base, exponentials, total, squares, first, PENALTY
         )
+        last = head + ((groups - GROUPS) * VECTOR + tile)
+        if soft is not None:
+            mass_here, expected = soft_sums(
+                x.to(tl.float32), t.to(tl.float32), mask[:, None], weight, last,
+                smoothing, mass_here, expected, SMOOTHING, STRICT, CLASSES,
+            )  # fmt: skip
 
         # The lowest vector of the maximum comes with it: what threads tell each other costs time that nothing fills.
-        maximum, nearest = tl.reduce((highest, skip + first * GROUPS + group), 0, _higher)
+        maximum, nearest = tl.reduce((highest, skip + first * GROUPS + group), 0, higher)
         if EDGES:
             maximum = tl.maximum(maximum, tl.max(x_edge, 0))
         maximum = tl.where(keep, maximum, 0.0)
         row_base = tl.where(keep, maximum * LOG2_E, 0.0)  # rounded: a select is no part of a fused multiply-add
-        row_exponentials, row_total = tl.reduce((exponentials * tl.exp2(base - row_base), total), 0, _sums)
+        row_exponentials, row_total = tl.reduce((exponentials * tl.exp2(base - row_base), total), 0, both_sums)
         row_squares = 0.0
         if PENALTY:
             row_squares = tl.sum(squares, 0)
         if EDGES:
-            row_exponentials += tl.sum(_exp(x_edge, row_base), 0)
+            row_exponentials += tl.sum(exp(x_edge, row_base), 0)
             row_total += tl.sum(tl.where(on_edge & keep, x_edge, 0.0), 0)
             if PENALTY:
                 row_squares += tl.sum(tl.where(on_edge & keep, x_edge * x_edge, 0.0), 0)
         row_exponentials = tl.where(keep, row_exponentials, 1.0)
+        mass = None
+        if soft is not None:
+            mass, z_y = tl.sum(mass_here, 0), tl.sum(expected, 0)
+            if EDGES:
+                z_edge = tl.where(on_edge, x_edge, 0.0)
+                p_edge = shares_of(t_edge, on_edge, weight, edge_column, smoothing, SMOOTHING, STRICT, CLASSES)
+                mass += tl.sum(p_edge, 0)
+                z_y += tl.sum(p_edge * z_edge, 0)
 
         # A class is absent where its logit is −inf, which the sum of the logits shows; then the sums are made anew.
         present = tl.full((), CLASSES, tl.float32)
@@ -181,13 +165,13 @@ def stream_kernel(
                     row_squares += tl.sum(finite_edge * finite_edge, 0)
                 present += tl.sum(there_edge.to(tl.float32), 0)
 
-        row_loss, slope, at_target, share, absent_share = _row_terms(
-            maximum, row_base, row_exponentials, row_total, present, row_squares, z_y,
+        row_loss, slope, at_target, share, absent_share = row_terms(
+            maximum, row_base, row_exponentials, row_total, present, row_squares, z_y, mass,
             alpha, smoothing, penalty, z_loss,
             MAX_SUP, SMOOTHING, PENALTY, Z_LOSS, STRICT, CLASSES,
         )  # fmt: skip
         factor = tl.full((), 1.0, tl.float32)
-        if weight is not None:
+        if weight is not None and soft is None:
             factor = tl.load(weight + y, mask=known, other=0.0).to(tl.float32)
         row_loss = tl.where(keep, factor * row_loss, 0.0)
         if LOSS == "rows":
@@ -200,12 +184,14 @@ def stream_kernel(
             if upstream is not None:
                 factor *= tl.load(upstream + place * upstream_stride).to(tl.float32)
             factor = tl.where(keep, factor, 0.0)
-            # What is NaN in z_y (an index out of range) has to show in the whole row.
-            slope = tl.where(keep, tl.where(z_y == z_y, factor * slope / row_exponentials, z_y), 0.0)
+            slope *= factor / row_exponentials
+            if soft is None:  # what is NaN in z_y (an index out of range) has to show in the whole row
+                slope = tl.where(z_y == z_y, slope, z_y)
+            slope = tl.where(keep, slope, 0.0)
             share = tl.where(keep, factor * share, 0.0)
             absent_share = factor * absent_share
             tension = factor * penalty
-            g_y = slope * _exp(z_y, row_base) - factor * at_target
+            g_y = slope * exp(z_y, row_base) - factor * at_target
             g_y -= tl.where(z_y == -INFINITY, absent_share, share)
             if PENALTY:
                 g_y += tl.where(z_y == -INFINITY, 0.0, tension * z_y)
@@ -222,39 +208,55 @@ def stream_kernel(
             if INPLACE:
                 tl.debug_barrier()  # every thread has read what it needs of the logits
             for back in range(CHUNKS - 1):
-                inside = skip + (CHUNKS - 1 - back) * GROUPS + group >= 0
+                in_row = skip + (CHUNKS - 1 - back) * GROUPS + group >= 0
                 there = (skip + (CHUNKS - 2 - back) * GROUPS + group >= 0) & keep
                 start = (skip + (CHUNKS - 1 - back) * GROUPS) * VECTOR
                 before = pointers + (start - GROUPS * VECTOR + tile)
                 if AHEAD:
                     ahead = tl.load(before, mask=there[:, None], other=0.0, eviction_policy="evict_first")
-                g = _gradient(x.to(tl.float32), row_base, slope, share, absent_share, tension, some_absent, PENALTY)
+                g = gradient_of(x.to(tl.float32), row_base, slope, share, absent_share, tension, some_absent, PENALTY)
+                if soft is not None:
+                    t_ahead = tl.load(
+                        soft_pointers + (start - GROUPS * VECTOR + tile), mask=there[:, None], other=0.0,
+                        eviction_policy="evict_first",
+                    )  # fmt: skip
+                    g -= factor * shares_of(
+                        t.to(tl.float32), in_row[:, None], weight, head + (start + tile), smoothing,
+                        SMOOTHING, STRICT, CLASSES,
+                    )  # fmt: skip
+                    t = t_ahead
                 tl.store(
-                    out_base + (start + tile), g.to(gradient.dtype.element_ty), mask=inside[:, None],
+                    out_base + (start + tile), g.to(gradient.dtype.element_ty), mask=in_row[:, None],
                     eviction_policy="evict_first",
                 )  # fmt: skip
                 if not AHEAD:
                     ahead = tl.load(before, mask=there[:, None], other=0.0, eviction_policy="evict_first")
                 x = ahead
             if AHEAD:
-                ahead = _first_chunk(
+                ahead = first_chunk(
                     logits, row + programs, y_next, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR,
                     EDGES, KEEP,
                 )  # fmt: skip
-            g = _gradient(x.to(tl.float32), row_base, slope, share, absent_share, tension, some_absent, PENALTY)
+            g = gradient_of(x.to(tl.float32), row_base, slope, share, absent_share, tension, some_absent, PENALTY)
+            in_row = (skip + group >= 0)[:, None]
+            if soft is not None:
+                g -= factor * shares_of(
+                    t.to(tl.float32), in_row, weight, head + (skip * VECTOR + tile), smoothing,
+                    SMOOTHING, STRICT, CLASSES,
+                )  # fmt: skip
             tl.store(
-                out_base + (skip * VECTOR + tile), g.to(gradient.dtype.element_ty),
-                mask=(skip + group >= 0)[:, None], eviction_policy="evict_first",
+                out_base + (skip * VECTOR + tile), g.to(gradient.dtype.element_ty), mask=in_row,
+                eviction_policy="evict_first",
             )  # fmt: skip
             if EDGES:
-                g_edge = _exp(x_edge, row_base) * slope - share
+                g_edge = exp(x_edge, row_base) * slope - share
                 if PENALTY:
                     g_edge += x_edge * tension
                 g_edge = tl.where(x_edge == -INFINITY, -absent_share, g_edge)
+                if soft is not None:
+                    g_edge -= factor * p_edge
                 g_edge = tl.where(keep, g_edge, 0.0)
                 tl.store(out + edge_column, g_edge.to(gradient.dtype.element_ty), mask=on_edge)
-            top = 0
-            g_top = 0.0
             if MAX_SUP:
                 # The lowest column of the maximum is in the vector or at the edge.
                 columns = head + nearest * VECTOR + lane
@@ -265,15 +267,26 @@ def stream_kernel(
                 g_top = slope - share + factor * alpha
                 if PENALTY:
                     g_top += tension * maximum
-            tl.debug_barrier()  # the two special classes come after the rest of the row
-            tl.store(out + y, g_y.to(gradient.dtype.element_ty), mask=known)
+                at_top = known & (top < CLASSES)
+                if soft is not None:
+                    t_top = tl.load(soft + soft_offset + top, mask=at_top, other=0.0).to(tl.float32)
+                    g_top -= factor * shares_of(t_top, at_top, weight, top, smoothing, SMOOTHING, STRICT, CLASSES)
+                else:
+                    at_top &= top != y
+            tl.debug_barrier()  # the special classes come after the rest of the row
+            if soft is None:
+                tl.store(out + y, g_y.to(gradient.dtype.element_ty), mask=known)
             if MAX_SUP:
-                tl.store(out + top, g_top.to(gradient.dtype.element_ty), mask=known & (top != y) & (top < CLASSES))
+                tl.store(out + top, g_top.to(gradient.dtype.element_ty), mask=at_top)
         if gradient is None or not AHEAD:
-            ahead = _first_chunk(
+            ahead = first_chunk(
                 logits, row + programs, y_next, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES,
                 KEEP,
             )  # fmt: skip
+        if soft is not None:
+            t = first_chunk(
+                soft, row + programs, y_next, soft_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES, KEEP
+            )
         x, y = ahead, y_next
     if LOSS == "sum":
-        _finish(loss, sums, counter, row_losses, bottom)
+        finish(loss, sums, counter, row_losses, bottom)

@@ -1,0 +1,56 @@
+"""The benchmark scripts that can run small do run, and write what they say."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    def load(name):
+        specification = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+        module = importlib.util.module_from_spec(specification)
+        monkeypatch.setitem(sys.modules, name, module)  # where dataclasses look for it
+        specification.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def one_thread():
+    """What is tiny is computed faster by one, where others want the cores too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_bench_step_writes_its_table(load, tmp_path, capsys):
+    bench_step = load("bench_step")
+    bench_step.main(["--tiny", "--out", str(tmp_path / "step.md")])
+    rows = json.loads((tmp_path / "step.json").read_text())["rows"]
+    assert {row["work"] for row in rows} == {"test_resnet", "lm"}
+    assert all(row["rounds"] == bench_step.FEWEST_ROUNDS for row in rows)
+    for row in rows:
+        assert row["ms_deciles"][0] <= row["ms"] <= row["ms_deciles"][1]
+        if row["loss"] == bench_step.PLAIN:
+            assert row["over_plain"] == [0, 0, 0]
+    written, printed = (tmp_path / "step.md").read_text(), capsys.readouterr().out
+    lines = [line for line in written.splitlines() if line.startswith(("| lm", "| test_resnet"))]
+    assert len(lines) == len(rows)
+    assert all(line in printed for line in lines)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # of the interpreter's NumPy
+def test_sanitize_finds_the_kernels_right(load, capsys, monkeypatch):
+    monkeypatch.setenv("PYTORCH_NO_CUDA_MEMORY_CACHING", "")  # the script sets it for good
+    assert load("sanitize").main(["--few"]) == 0
+    assert "0 comparisons failed" in capsys.readouterr().out
