@@ -16,7 +16,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import timm
@@ -161,20 +161,20 @@ def hardware() -> str:
     if DEVICE.type == "cuda":
         return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     processor = platform.processor() or platform.machine()
-    return f"{processor}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
+    return f"{processor}, one thread, load {os.getloadavg()[0]:.1f}"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--warmup", type=int, default=10, help="steps before those that count")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--tiny", action="store_true", help="everything small, to see that it runs")
-    arguments = parser.parse_args()
-    recipe, classes = dataclasses.replace(ade20k_upernet(), batch_size=arguments.batch_size), CLASSES
-    if arguments.tiny:
-        arguments.steps, arguments.warmup, classes = 2, 1, 5
+    options = parser.parse_args(arguments)
+    recipe, classes = dataclasses.replace(ade20k_upernet(), batch_size=options.batch_size), CLASSES
+    if options.tiny:
+        options.steps, options.warmup, classes = 2, 1, 5
         recipe = dataclasses.replace(
             recipe,
             batch_size=2,
@@ -186,20 +186,20 @@ def main() -> None:
     side = recipe.augmentation.crop
     head = [
         f"{hardware()}; torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}; "
-        f"{classes} classes; median (5th-95th percentile) of {arguments.steps} after {arguments.warmup} more; memory: "
+        f"{classes} classes; median (5th-95th percentile) of {options.steps} after {options.warmup} more; memory: "
         "peak of tensors / of the allocator.",
         "",
         f"## Fine-tuning: {recipe.batch_size} images of {side}×{side}, {precision}",
         "",
     ]
     print("\n".join(head), flush=True)
-    lines = [*head, *training(arguments, recipe, classes)]
+    lines = [*head, *training(options, recipe, classes)]
     middle = ["", "## Test: one image with a shorter side as the recipe has it, float32", ""]
     print("\n".join(middle), flush=True)
-    lines += [*middle, *testing(arguments, recipe, classes)]
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text("# Fine-tuning UPerNet with the recipe ade20k-upernet\n\n" + "\n".join(lines) + "\n")
+    lines += [*middle, *testing(options, recipe, classes)]
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text("# Fine-tuning UPerNet with the recipe ade20k-upernet\n\n" + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from maxsup.lab.analysis.batch import Outcome, collect, run_each
 from maxsup.lab.options import Segment
 from maxsup.lab.records import Json, RunRecord
 from maxsup.lab.segmentation import sources
+from maxsup.lab.segmentation.data import SegmentationData
 from maxsup.lab.segmentation.train import Job, OnInterval
 from maxsup.lab.segmentation.train import segment as segment_run
 
@@ -37,7 +38,7 @@ def segment(runs: Sequence[RunRecord], options: Segment) -> list[Outcome]:
         DataError, ValueError: if the images are absent or damaged, or fewer than the recipe asks for.
     """
     # Every file is read once here: damaged data is one error, now, and not one per run after hours.
-    sources.load(options.recipe.data, options.data_dir).cut(options.recipe.train_size).check()
+    _load(options.recipe.data, options.data_dir).cut(options.recipe.train_size).check()
     gpus = torch.cuda.device_count()
     placed = {}
     for i, run in enumerate(runs):
@@ -62,13 +63,20 @@ def _processes() -> int:
 
 def _segment(run_dir: Path, placed: Mapping[Path, _Placed], data_dir: Path | None) -> Json:
     of = placed[run_dir]
-    return segment_run(of.job, data_dir, gpu=of.gpu)
+    return segment_run(of.job, data=_load(of.job.recipe.data, data_dir), gpu=of.gpu)
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, data_dir: Path | None) -> SegmentationData:
+    """The data of a command, once a process: scenes take longer to compose than a short fine-tuning."""
+    return sources.load(name, data_dir)
 
 
 def _here(run: RunRecord, of: _Placed, data_dir: Path | None) -> Outcome:
     """In this process, with a line for each interval."""
     try:
-        record = segment_run(of.job, data_dir, gpu=of.gpu, on_interval=_teller(run, of.job))
+        data = _load(of.job.recipe.data, data_dir)
+        record = segment_run(of.job, data=data, gpu=of.gpu, on_interval=_teller(run, of.job))
     except (ValueError, OSError) as error:  # records, data, settings: their messages say it all
         return Outcome(run, error=str(error))
     if is_main_process():

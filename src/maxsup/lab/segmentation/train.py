@@ -76,10 +76,16 @@ def folder_name(recipe: SegmentationRecipe, label: str | None = None) -> str:
 
 
 def segment(
-    job: Job, data_dir: Path | None = None, *, gpu: int | None = None, on_interval: OnInterval = lambda row: None
+    job: Job,
+    data_dir: Path | None = None,
+    *,
+    data: SegmentationData | None = None,
+    gpu: int | None = None,
+    on_interval: OnInterval = lambda row: None,
 ) -> Json:
     """Fine-tunes the backbone of a finished run; returns the result, which it keeps in the job's directory.
 
+    `data` is the recipe's, where the caller has it already; it is loaded from `data_dir` otherwise.
     What is finished is returned as it is, what was interrupted goes on from its last interval. Under a launcher of
     several processes all work on this one job. A loss that stops being finite ends it with status ``diverged``.
 
@@ -93,7 +99,7 @@ def segment(
         raise RecordError(f"{job.run_dir}: the run is {run.status}, and only a finished one can be fine-tuned")
     if job.seed < 0:
         raise ValueError(f"seed must be at least 0, got {job.seed}")
-    data = sources.load(job.recipe.data, data_dir).cut(job.recipe.train_size)
+    data = (data or sources.load(job.recipe.data, data_dir)).cut(job.recipe.train_size)
     settings: Json = {
         "recipe": as_json(job.recipe),
         "seed": job.seed,
