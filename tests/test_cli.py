@@ -32,6 +32,7 @@ def test_help_and_version(capsys):
         "analyze PATH",
         "probe PATH",
         "corrupt PATH",
+        "segment PATH",
         "report DIR",
         "Exit codes",
     ):
