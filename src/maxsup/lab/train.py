@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import math
-import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -30,22 +28,6 @@ from maxsup.lab.training.run import Run, building
 from maxsup.lab.training.step import autocast
 
 OnEpoch = Callable[[Json], None]
-
-
-@contextmanager
-def _exclusive(directory: Path) -> Iterator[None]:
-    """Holds the run's folder, so that two processes never write into one run, and clears what a killed one left."""
-    directory.mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RecordError(f"{directory}: another process is training this run") from error
-        records.remove_temporary(directory)
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -168,7 +150,7 @@ def train(
 
 def _open(held: ExitStack, recipe: Recipe, method: str, seed: int, directory: Path) -> bool:
     """Holds the folder, and tells whether the run in it is finished."""
-    held.enter_context(_exclusive(directory))
+    held.enter_context(records.exclusive(directory))
     if (directory / "run.json").exists():
         info = records.read_json(directory / "run.json")
         asked = {"recipe": as_json(recipe), "method": method, "seed": seed}

@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from maxsup.lab import data, models, train
+from maxsup.lab.checkpoint import CheckpointFile
 from maxsup.lab.processes import Processes
 from maxsup.lab.recipes import Data, Model, Optimizer
 from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import read_json_lines
-from maxsup.lab.training.checkpoint import Checkpoint
 from maxsup.lab.training.epoch import train_epoch
 from maxsup.lab.training.run import building
 
@@ -31,7 +31,7 @@ RECIPE = dataclasses.replace(
 @pytest.fixture(autouse=True)
 def a_checkpoint_every_epoch(monkeypatch):
     """However busy the machine is: a slow disk would otherwise be spared."""
-    monkeypatch.setattr(Checkpoint, "SLOW_SECONDS", float("inf"))
+    monkeypatch.setattr(CheckpointFile, "SLOW_SECONDS", float("inf"))
 
 
 def trained(watch=lambda run: None, **changes):

@@ -11,11 +11,11 @@ from torch import distributed, multiprocessing, nn
 from torch.testing import assert_close
 
 from maxsup.lab import models, train
+from maxsup.lab.checkpoint import CheckpointFile
 from maxsup.lab.recipes import Data, Model, Optimizer
 from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import RecordError, read_json, read_json_lines
 from maxsup.lab.training.batch_norm import synchronize_batch_norm
-from maxsup.lab.training.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="this PyTorch was built without gloo")
 
@@ -95,8 +95,8 @@ def normalized(shares, rank):
 
 def stop_after_one_epoch(recipe, method, directory):
     """Trains one epoch and is interrupted in the second, as every process of a launch is."""
-    slow = Checkpoint.SLOW_SECONDS
-    Checkpoint.SLOW_SECONDS = float("inf")  # however busy the machine is, a checkpoint every epoch
+    slow = CheckpointFile.SLOW_SECONDS
+    CheckpointFile.SLOW_SECONDS = float("inf")  # however busy the machine is, a checkpoint every epoch
     real = train.train_epoch
 
     def interrupted(run, *arguments):
@@ -110,7 +110,7 @@ def stop_after_one_epoch(recipe, method, directory):
             train.train(recipe, method, 0, directory)
     finally:
         train.train_epoch = real
-        Checkpoint.SLOW_SECONDS = slow
+        CheckpointFile.SLOW_SECONDS = slow
 
 
 def worker(rank, port, folder):

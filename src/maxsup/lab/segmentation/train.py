@@ -33,6 +33,7 @@ from torch import nn
 from maxsup.lab import environment, records
 from maxsup.lab.analysis.kept import write_compact
 from maxsup.lab.analysis.weights import fingerprint, load_model
+from maxsup.lab.checkpoint import CheckpointFile
 from maxsup.lab.records import Json, RecordError
 from maxsup.lab.segmentation import final, sources
 from maxsup.lab.segmentation.batches import Batches, batches
@@ -41,7 +42,7 @@ from maxsup.lab.segmentation.evaluate import measures
 from maxsup.lab.segmentation.model import Segmenter, parameter_groups
 from maxsup.lab.segmentation.objective import batch_loss, learning_rate, loss_function
 from maxsup.lab.segmentation.recipes import SegmentationRecipe, as_json
-from maxsup.lab.segmentation.running import Checkpoint, exclusive, new_accelerator, reproducible
+from maxsup.lab.segmentation.running import new_accelerator, reproducible
 
 OnInterval = Callable[[Json], None]
 # Processes that read files, beside a GPU.
@@ -108,7 +109,7 @@ def segment(
     }
     accelerator = new_accelerator(gpu)
     main = accelerator.is_main_process
-    with exclusive(job.directory) if main else nullcontext():
+    with records.exclusive(job.directory) if main else nullcontext():
         if main:
             _begin(job.directory, settings)
         accelerator.wait_for_everyone()
@@ -171,9 +172,10 @@ def _fine_tune(
     job: Job, data: SegmentationData, settings: Json, accelerator: Accelerator, on_interval: OnInterval
 ) -> None:
     tuning = _build(job, data, accelerator)
-    checkpoint = Checkpoint(job.directory / "checkpoint.pt")
-    if checkpoint.path.exists():
-        tuning.load_state_dict(checkpoint.read(accelerator.device))
+    checkpoint = CheckpointFile(job.directory / "checkpoint.pt")
+    state = checkpoint.read(accelerator.device)
+    if state is not None:
+        tuning.load_state_dict(state)
         if accelerator.is_main_process:
             # The checkpoint may be older or, by a kill between the two writes, newer than the lines.
             records.write_json_lines(job.directory / "metrics.jsonl", tuning.history)
@@ -228,7 +230,7 @@ def _intervals(
     tuning: _Tuning,
     data: SegmentationData,
     accelerator: Accelerator,
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFile,
     on_interval: OnInterval,
 ) -> bool:
     """Trains to the recipe's last iteration; False if the loss stopped being finite."""
@@ -260,7 +262,7 @@ def _intervals(
         row["seconds"] = time.perf_counter() - begin
         tuning.history.append(row)
         if accelerator.is_main_process:
-            if end < recipe.iterations:
+            if end < recipe.iterations and checkpoint.is_due():
                 checkpoint.write(tuning.state_dict())
             records.write_json_lines(job.directory / "metrics.jsonl", tuning.history)
             on_interval(row)
