@@ -30,8 +30,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maxsup import MaxSupCrossEntropyLoss
-from maxsup.lab import models, train
-from maxsup.lab.data import DataSet, Split, augment
+from maxsup.lab import models, processes
+from maxsup.lab.data import DataSet, Split
+from maxsup.lab.data.augment import augment, draw
+from maxsup.lab.processes import Processes
 from maxsup.lab.recipes import Data, Model, Optimizer, Recipe
 from maxsup.lab.training import run as parts
 from maxsup.lab.training.epoch import train_epoch
@@ -132,7 +134,8 @@ def plain_epoch(work: Work, data: DataSet, device: torch.device) -> Epoch:
 
     def epoch() -> None:
         for indices in torch.randperm(work.images, device=device, generator=generator).split(work.batch):
-            images = augment(data.train.images[indices], augmentation, generator)
+            images = data.train.images[indices]
+            images = augment(images, augmentation, draw(augmentation, len(images), generator))
             images = ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16):
                 loss = loss_function(network(images), data.train.labels[indices])
@@ -168,8 +171,8 @@ def timed_epochs(epoch: Epoch, device: torch.device, seconds: float) -> list[flo
 @contextmanager
 def lab_epoch(work: Work, data: DataSet, device: torch.device, options: dict[str, bool]) -> Any:
     recipe = work.recipe(precision="bfloat16", **options)
-    with parts.building(recipe, "max-sup", 0, data, device) as run:
-        yield lambda: train_epoch(run, data.train, recipe, 0, device)
+    with parts.building(recipe, "max-sup", 0, data, Processes(device)) as run:
+        yield lambda: train_epoch(run, data.train, recipe, 0)
 
 
 def first_epoch(work: Work, data: DataSet, device: torch.device, options: dict[str, bool]) -> float:
@@ -253,7 +256,7 @@ def main() -> None:
     chosen = [name for name in works if not options.works or any(name.startswith(asked) for asked in options.works)]
     if not chosen:
         parser.error(f"--works must name one of {', '.join(works)}, got {', '.join(options.works)}")
-    device = train.training_device()
+    device = processes.start().device
     title = f"# Training, {card_name(device)}, PyTorch {torch.__version__}\n"
     lines = [title, *HEAD]
     print("\n".join(lines), flush=True)

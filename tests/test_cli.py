@@ -261,3 +261,21 @@ def test_import_is_light():
     lab = {"accelerate", "jinja2", "matplotlib", "numpy", "rich", "safetensors", "scipy", "sklearn", "timm"}
     assert lab.isdisjoint(shown)
     assert {"torchmetrics", "torchvision", "triton", "tyro"}.isdisjoint(shown)
+
+
+def test_a_launched_command_trains_in_two_processes_and_prints_once(tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "maxsup"]
+    command = ["train", "digits-convnet", *FAST, "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *command], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["train", "validation", "test", "records"]
+    assert done.stderr.count("epoch 1/1") == 1
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
+
+
+def test_a_comparison_cannot_be_launched(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = run(capsys, "compare", "digits-convnet", "--out", str(tmp_path / "out"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "`maxsup compare` starts its own processes" in err

@@ -103,15 +103,63 @@ class Probe:
 
 @dataclass(frozen=True)
 class Report:
-    """Write a comparison's tables (JSON, CSV, Markdown, LaTeX) and report.html from its records."""
+    """Write a comparison's tables (JSON, CSV, Markdown, LaTeX), or a study's, and report.html from its records."""
 
     directory: Annotated[Path, tyro.conf.Positional]
-    """Folder of the comparison."""
+    """Folder of the comparison, or of the study's report (study-NAME)."""
     reference: str | None = None
     """Method from which differences are taken; None: the comparison's first."""
 
 
 @dataclass(frozen=True)
+class Study:
+    """Make one of the paper's tables: its recipes × methods × seeds, then the report with the paper's numbers.
+
+    Each recipe is a comparison in a folder of its own; studies that train the same share it if they have the same
+    --out. The same command resumes an interrupted study; seeds can be added later. Options of the recipe change all
+    recipes of the study. Whatever makes it another experiment than the paper's makes it a rehearsal, and its report
+    says so.
+    """
+
+    recipe: RecipeOptions
+    out: Path
+    """Folder of the study's comparisons and report; several studies can share it."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds; every method runs with each. Fewer than 8 cannot show a difference among six methods."""
+    scale: float = 1.0
+    """Share of the epochs and of the training images to take, for a rehearsal."""
+    image_size: int | None = None
+    """Side of the images for a rehearsal, with networks made for it: smaller patches, or the stem for small images."""
+    executor: Literal["local", "ray"] = "local"
+    """Where runs are made: in processes of this machine, or on a Ray cluster whose nodes share `--out`."""
+    workers: int | None = None
+    """Runs at a time; None: one per GPU, or as many as the cores carry; on a Ray cluster as many as it carries."""
+    ray_address: str | None = None
+    """Address of the Ray cluster; None: that in RAY_ADDRESS, or one that is started on this machine."""
+    gpus_per_run: float | None = None
+    """Part of a GPU that a run takes on the Ray cluster, as 0.25; None: 1 where there are GPUs."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some."""
+    probe_data: str = "cifar10"
+    """Images of the linear probe (table3)."""
+    probe_train_size: int | None = None
+    """Training images of the linear probe; None takes all."""
+    probe_data_dir: Path | None = None
+    """Folder with the files of the probe's images, where it needs some."""
+
+
+@dataclass(frozen=True)
+class StudyList:
+    """List the studies: which table, what data, which methods, how many runs and how many GPU hours."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME...]")] = ()
+    """Studies to list; none lists all."""
+    seeds: int = 3
+    """Seeds per method."""
+    measure: bool = False
+    """Time a few steps of each recipe's network on synthetic images here, and estimate the GPU hours from it."""
+
+
 class DataMake:
     """Make a set of glyphs, `glyphs` or `glyphs-large`, of font files: images of their letters, split by typeface.
 

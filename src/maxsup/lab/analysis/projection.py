@@ -22,7 +22,7 @@ from maxsup.lab.analysis.curves import significant
 from maxsup.lab.analysis.kept import read_kept, write_compact
 from maxsup.lab.analysis.outputs import read_outputs
 from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
-from maxsup.lab.data import DataSet, Split, load
+from maxsup.lab.data import AnySplit, DataSet, Split, load
 from maxsup.lab.models import Backbone, Classifier
 from maxsup.lab.names import lookup
 from maxsup.lab.records import Comparison, Json, RecordError, RunRecord
@@ -108,7 +108,7 @@ def project(
     return records.read_json(file)
 
 
-def draw(split: Split, classes: Sequence[int]) -> Split:
+def draw(split: AnySplit, classes: Sequence[int]) -> Split:
     """Up to `IMAGES` random images of each of `classes`, the same at every call; labels are positions in `classes`."""
     generator = np.random.default_rng(IMAGE_SEED)
     indices = []

@@ -34,9 +34,13 @@ def fingerprint(run_dir: Path) -> str:
 
 
 def _known_fields(kind: type[Any], values: Json) -> Any:
-    """`kind` from a record: a field that is newer than the record keeps its default, in which the run was made."""
+    """`kind` from a record: a field that is newer than the record keeps its default, in which the run was made.
+
+    JSON's lists become the tuples that recipes have.
+    """
     names = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in values.items() if name in names})
+    known = {name: value for name, value in values.items() if name in names}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
 
 
 def trained_model(run_dir: Path) -> recipes.Model:
@@ -54,8 +58,7 @@ def trained_data(run_dir: Path) -> recipes.Data:
     Raises:
         RecordError: if ``run.json`` is missing or unreadable.
     """
-    data: recipes.Data = _known_fields(recipes.Data, _recipe(run_dir)["data"])
-    return data if data.classes is None else dataclasses.replace(data, classes=tuple(data.classes))
+    return cast(recipes.Data, _known_fields(recipes.Data, _recipe(run_dir)["data"]))
 
 
 def _recipe(run_dir: Path) -> Json:

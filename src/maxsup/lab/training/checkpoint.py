@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from maxsup.lab import records
-from maxsup.lab.records import RecordError
+from maxsup.lab.records import Json, RecordError
 from maxsup.lab.training.run import Run
 
 
@@ -31,20 +32,26 @@ class Checkpoint:
         took = time.monotonic() - begin
         self.due = time.monotonic() + 9 * took if took > self.SLOW_SECONDS else 0.0
 
-    def load(self, run: Run, device: torch.device) -> None:
-        """Gives `run` the state on disk, if there is one.
+    def load(self, run: Run) -> None:
+        """Gives `run`, in every process, the state on the first process's disk, if there is one.
 
         Raises:
             RecordError: if the file is damaged.
         """
-        if not self.path.exists():
+        state = run.processes.of_first(self._read)
+        if state is None:
             return
+        run.load_state_dict(state)
+        if run.processes.first:
+            # The checkpoint may be older or, by a kill between the two writes, newer than the lines.
+            records.write_json_lines(self.path.parent / "metrics.jsonl", run.history)
+
+    def _read(self) -> Json | None:
+        if not self.path.exists():
+            return None
         try:
-            state = torch.load(self.path, map_location=device, weights_only=True)
+            return cast(Json, torch.load(self.path, map_location="cpu", weights_only=True))
         except Exception as error:
             raise RecordError(
                 f"{self.path}: unreadable checkpoint; delete it to start this run anew ({error})"
             ) from error
-        run.load_state_dict(state)
-        # The checkpoint may be older or, by a kill between the two writes, newer than the lines.
-        records.write_json_lines(self.path.parent / "metrics.jsonl", run.history)

@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import set_seed
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from maxsup import schedules
@@ -19,12 +18,12 @@ from maxsup.integrations.timm import collect_dense_logits
 from maxsup.lab import models
 from maxsup.lab.data import DataSet
 from maxsup.lab.methods import METHODS
-from maxsup.lab.recipes import Alpha, Optimizer, Recipe
+from maxsup.lab.processes import Processes
+from maxsup.lab.recipes import Alpha, Recipe
 from maxsup.lab.records import Json
+from maxsup.lab.training.batch_norm import synchronize_batch_norm
+from maxsup.lab.training.optimization import optimizer_of, scheduler_of
 from maxsup.lab.training.step import Step
-
-# PyTorch's own, which it can run as one kernel; timm's others know no such option.
-FUSED = ("sgd", "momentum", "adam", "adamw")
 
 
 def seed_of(seed: int, part: int) -> int:
@@ -50,15 +49,23 @@ class Run:
     scheduler: Any
     loss: nn.Module
     alpha: Any | None
+    ema: ModelEmaV3 | None
     step: Step
+    processes: Processes
+    num_classes: int
     epoch: int = 0
     history: list[Json] = field(default_factory=list)
     selected: dict[str, Tensor] = field(default_factory=dict)
     selected_epoch: int = -1
     best: float = -math.inf
 
+    @property
+    def evaluated(self) -> models.Classifier:
+        """The weights that are validated and tested: their moving average where the recipe asks for one."""
+        return self.model if self.ema is None else cast(models.Classifier, self.ema.module)
+
     def state_dict(self) -> Json:
-        """Everything that the next epoch depends on."""
+        """Everything that the next epoch depends on; the same in every process, and for any number of them."""
         return {
             "epoch": self.epoch,
             "history": self.history,
@@ -69,6 +76,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "loss": self.loss.state_dict(),
             "alpha": None if self.alpha is None else self.alpha.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
         }
 
     def load_state_dict(self, state: Json) -> None:
@@ -80,51 +88,43 @@ class Run:
         self.loss.load_state_dict(state["loss"])
         if self.alpha is not None:
             self.alpha.load_state_dict(state["alpha"])
-
-
-def _optimizer(model: nn.Module, settings: Optimizer, device: torch.device) -> torch.optim.Optimizer:
-    fused: dict[str, Any] = {"fused": True} if device.type == "cuda" and settings.name in FUSED else {}
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        model,
-        opt=settings.name,
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        momentum=settings.momentum,
-        **fused,
-    )
-    return optimizer
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
 
 
 @contextmanager
-def building(recipe: Recipe, method: str, seed: int, data: DataSet, device: torch.device) -> Iterator[Run]:
+def building(recipe: Recipe, method: str, seed: int, data: DataSet, processes: Processes) -> Iterator[Run]:
     """A run before its first epoch; hooks on its model are gone afterwards."""
     set_seed(seed_of(seed, 0))
+    device = processes.device
     network = models.build(recipe.model, data.channels, data.num_classes)
+    if processes.world > 1 and recipe.sync_batch_norm:
+        network = synchronize_batch_norm(network, device)
     model = models.Classifier(network, *data.mean_and_std()).to(device).to(memory_format=torch.channels_last)
-    optimizer = _optimizer(model, recipe.optimizer, device)
-    updates_per_epoch = math.ceil(len(data.train) / recipe.batch_size)
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched="cosine",
-        num_epochs=recipe.epochs,
-        warmup_epochs=min(recipe.optimizer.warmup_epochs, recipe.epochs - 1),
-        warmup_lr=recipe.optimizer.lr / 100,
-        min_lr=0.0,
-        step_on_epochs=False,
-        updates_per_epoch=updates_per_epoch,
-    )
+    ema = None if recipe.ema is None else ModelEmaV3(model, decay=recipe.ema)
+    optimizer = optimizer_of(model, recipe.optimizer, device)
     how = METHODS[method]
     loss = how.build(recipe.alpha.start, data.num_classes).to(device)
-    alpha = alpha_schedule(loss, recipe.alpha, recipe.epochs) if how.scheduled else None
     # For the whole run: a model that was compiled with the hook keeps it.
     with collect_dense_logits(network) if how.dense else nullcontext() as dense:
         step = Step(
-            model,
+            processes.wrap(model),
             loss,
             precision=recipe.precision,
-            full_size=recipe.batch_size,
+            full_size=processes.share(recipe.batch_size // recipe.accumulate),
             dense=dense,
             compile=recipe.compile,
-            graph=recipe.cuda_graph and device.type == "cuda",
+            graph=recipe.cuda_graph and device.type == "cuda" and processes.world == 1,
         )
-        yield Run(method, model, optimizer, scheduler, loss, alpha, step)
+        yield Run(
+            method=method,
+            model=model,
+            optimizer=optimizer,
+            scheduler=scheduler_of(optimizer, recipe, len(data.train)),
+            loss=loss,
+            alpha=alpha_schedule(loss, recipe.alpha, recipe.epochs) if how.scheduled else None,
+            ema=ema,
+            step=step,
+            processes=processes,
+            num_classes=data.num_classes,
+        )

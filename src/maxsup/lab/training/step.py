@@ -32,7 +32,8 @@ class Step:
 
     `compile` fuses forward and loss by `torch.compile`; `graph` replays the launches of a step, which costs the host
     next to nothing and gives the eager result bit by bit. Both are for micro-batches of `full_size`; others, as the
-    last of an epoch, run eagerly, so that no second shape is compiled or captured.
+    last of an epoch, run eagerly, so that no second shape is compiled or captured. `model` may be wrapped to average
+    the gradients over processes; then there is no graph.
     """
 
     def __init__(
