@@ -96,14 +96,18 @@ def launched() -> tuple[int, int]:
 
 
 def start() -> Processes:
-    """Joins the processes of this launch; a process that was started alone stays alone."""
+    """Joins the processes of this launch; a process that was started alone stays alone.
+
+    They train on GPUs where there are any, unless the environment's ``ACCELERATE_USE_CPU`` is true.
+    """
     from accelerate.state import AcceleratorState, GradientState, PartialState
+    from accelerate.utils import parse_flag_from_env
 
     # Accelerate keeps its state for the whole process; a worker makes several runs in one.
     for kept in (AcceleratorState, GradientState, PartialState):
         kept._reset_state()
     alone = not distributed.is_initialized()
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"))
     if alone and distributed.is_initialized():
         atexit.register(distributed.destroy_process_group)
     return Processes(torch.device(state.device), state.process_index, state.num_processes)

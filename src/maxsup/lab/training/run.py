@@ -93,6 +93,16 @@ class Run:
 
 
 @contextmanager
+def _compiling(compile: bool) -> Iterator[None]:
+    """Forgets afterwards what was compiled: PyTorch compiles a function for a few networks only, then no more."""
+    try:
+        yield
+    finally:
+        if compile:
+            torch._dynamo.reset()
+
+
+@contextmanager
 def building(recipe: Recipe, method: str, seed: int, data: DataSet, processes: Processes) -> Iterator[Run]:
     """A run before its first epoch; hooks on its model are gone afterwards."""
     set_seed(seed_of(seed, 0))
@@ -106,7 +116,7 @@ def building(recipe: Recipe, method: str, seed: int, data: DataSet, processes: P
     how = METHODS[method]
     loss = how.build(recipe.alpha.start, data.num_classes).to(device)
     # For the whole run: a model that was compiled with the hook keeps it.
-    with collect_dense_logits(network) if how.dense else nullcontext() as dense:
+    with collect_dense_logits(network) if how.dense else nullcontext() as dense, _compiling(recipe.compile):
         step = Step(
             processes.wrap(model),
             loss,
