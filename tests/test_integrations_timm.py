@@ -120,3 +120,18 @@ def test_mixup_must_not_smooth_on_top_of_a_loss_that_regularises():
         check_mixup(Mixup(), warming_up)
     for loss in (SoftTargetCrossEntropy(), nn.CrossEntropyLoss(), maxsup.MaxSupCrossEntropyLoss(0.0)):
         check_mixup(Mixup(), loss)
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_a_loader_that_mixes_is_looked_into(prefetch):
+    from timm.data import FastCollateMixup
+    from timm.data.loader import PrefetchLoader
+
+    def loader(smoothing):
+        made = torch.utils.data.DataLoader([0], collate_fn=FastCollateMixup(label_smoothing=smoothing, num_classes=10))
+        return PrefetchLoader(made, device=torch.device("cpu")) if prefetch else made
+
+    check_mixup(loader(0.0), maxsup.MaxSupCrossEntropyLoss())
+    check_mixup(torch.utils.data.DataLoader([0]), maxsup.MaxSupCrossEntropyLoss())
+    with pytest.raises(ValueError, match=r"mixup smooths labels by 0\.1 on top of MaxSupCrossEntropyLoss"):
+        check_mixup(loader(0.1), maxsup.MaxSupCrossEntropyLoss())

@@ -153,3 +153,19 @@ def test_a_scheduled_loss_can_be_copied_and_pickled():
     LinearAlpha(loss, 0.3, 0.4, 5)
     for other in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
         assert float(other.alpha) == pytest.approx(0.3)
+
+
+def test_moving_to_a_step_is_stepping_there():
+    stepped, moved = MaxSupCrossEntropyLoss(), MaxSupCrossEntropyLoss()
+    one = LinearAlpha(stepped, 0.1, 0.2, total_steps=5, warmup_steps=2)
+    other = LinearAlpha(moved, 0.1, 0.2, total_steps=5, warmup_steps=2, warn_after=1)
+    for t in range(7):
+        other.move_to(t)
+        assert float(moved.alpha) == float(stepped.alpha)
+        assert other.state_dict() == one.state_dict()
+        moved(torch.zeros(2, 3), torch.tensor([0, 1]))  # nobody forgot step(): no warning
+        one.step()
+    other.move_to(1)
+    assert float(moved.alpha) == pytest.approx(0.05)
+    with pytest.raises(ValueError, match="step must be at least 0, got -1"):
+        other.move_to(-1)

@@ -12,6 +12,7 @@ from maxsup.losses import (
     OnlineLabelSmoothingLoss,
     ZipfLabelSmoothingLoss,
 )
+from maxsup.metrics import diagnostics
 
 __all__ = [
     "ConfidencePenaltyLoss",
@@ -23,6 +24,7 @@ __all__ = [
     "OnlineLabelSmoothingLoss",
     "ZipfLabelSmoothingLoss",
     "__version__",
+    "diagnostics",
     "functional",
     "losses",
     "metrics",

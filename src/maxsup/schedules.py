@@ -95,7 +95,20 @@ class _Schedule(ABC):
 
     def step(self) -> None:
         """Advances by one and sets the attribute."""
-        self.last_step += 1
+        self.move_to(self.last_step + 1)
+
+    def move_to(self, step: int) -> None:
+        """Sets the attribute to its value after `step` calls of `step()`.
+
+        For loops that count themselves, as with an epoch's number from a checkpoint: called at the beginning of every
+        epoch (or update), it takes the place of `step()` and of the schedule's own state.
+
+        Raises:
+            ValueError: if `step` is below 0.
+        """
+        if step < 0:
+            raise ValueError(f"step must be at least 0, got {step}")
+        self.last_step = step
         self._unwatch()
         self._set()
 

@@ -96,11 +96,11 @@ def collect_dense_logits(model: nn.Module) -> Iterator[DenseLogits]:
 def check_mixup(mixup: Any, loss: nn.Module) -> None:
     """Raises if timm's `Mixup` would smooth the labels of a loss that regularises them itself.
 
-    timm's `Mixup` (and `FastCollateMixup`) sets ``label_smoothing=0.1`` unless told otherwise, on top of whatever the
-    loss does. Call this once, before training.
+    timm's `Mixup` (and `FastCollateMixup`) sets ``label_smoothing=0.1`` unless told otherwise, and timm's training
+    script hands it ``--smoothing``, 0.1 too, on top of whatever the loss does. Call this once, before training.
 
     Args:
-        mixup: the `Mixup` object, or None.
+        mixup: the `Mixup` object, a loader that collates with one, or None.
         loss: the loss that gets its targets.
 
     Raises:
@@ -115,7 +115,9 @@ def check_mixup(mixup: Any, loss: nn.Module) -> None:
         ...
         ValueError: mixup smooths labels by 0.1 on top of MaxSupCrossEntropyLoss: make it with label_smoothing=0.0
     """
-    smoothing = float(getattr(mixup, "label_smoothing", 0.0))
+    loader = getattr(mixup, "loader", mixup)  # within timm's PrefetchLoader
+    collate = getattr(loader, "collate_fn", None)
+    smoothing = max(float(getattr(each, "label_smoothing", 0.0)) for each in (mixup, collate))
     strengths = (float(getattr(loss, name, 0.0)) for name in ("alpha", "label_smoothing", "smoothing"))
     # A schedule with a warm-up starts at 0 and will not stay there.
     regularises = any(strengths) or awaits_step(loss)

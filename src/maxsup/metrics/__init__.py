@@ -27,6 +27,7 @@ from maxsup.metrics.selective import (
     max_probability,
     risk_coverage,
 )
+from maxsup.metrics.training import diagnostics
 
 __all__ = [
     "ClassSeparation",
@@ -45,6 +46,7 @@ __all__ = [
     "class_separation",
     "confidence",
     "coverage_at_risk",
+    "diagnostics",
     "error_enhancement_share",
     "expected_calibration_error",
     "fit_temperature",
