@@ -17,9 +17,9 @@ except ModuleNotFoundError as missing:
 
 from maxsup._version import __version__
 from maxsup.lab.names import lookup
-from maxsup.lab.options import Analyze, Compare, DataMake, DataShow, Probe, Report, StudyList, Train
-from maxsup.lab.recipes import RECIPES, Data, Recipe
-from maxsup.lab.records import DataError
+from maxsup.lab.options import Analyze, Compare, DataMake, DataShow, Export, Import, Probe, Report, StudyList, Train
+from maxsup.lab.recipes import RECIPES, Data, Model, Recipe
+from maxsup.lab.records import DataError, Json
 
 if TYPE_CHECKING:
     from maxsup.lab.analysis.batch import Outcome
@@ -35,6 +35,8 @@ usage: maxsup list                      the recipes, methods and data sets
        maxsup report DIR                the tables and report.html of a comparison or study, written anew
        maxsup study list [--measure]    the paper's tables as studies: data, runs, GPU hours
        maxsup study NAME [options]      one of them: recipes × methods × seeds, and the paper's numbers beside ours
+       maxsup export RUN --out DIR      its network as safetensors with timm's config and a model card
+       maxsup import FILE --model NAME  a checkpoint from elsewhere as a run to analyze, probe or export
        maxsup data make NAME            glyphs or glyphs-large: images of the letters of this machine's fonts
        maxsup data show NAME --out PNG  a contact sheet of a data set
        maxsup COMMAND --help            the options of a command
@@ -117,9 +119,7 @@ def _train(arguments: Sequence[str]) -> int:
     if result["status"] == "diverged":
         print(f"diverged in epoch {result['epochs'] + 1}: the loss is not finite any more (recorded in {options.out})")
         return 0
-    for split, measured in result["measures"].items():
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in measured.items() if value is not None)
-        print(f"{split}: {shown}")
+    _print_measures(result)
     print(f"records: {options.out}")
     return 0
 
@@ -287,6 +287,42 @@ def _data(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _export(arguments: Sequence[str]) -> int:
+    options = parse_with_paths(Export, "export", arguments)
+    from maxsup.lab import export
+
+    written = export.export(options.run, options.out, options.data_dir)
+    print("written: " + ", ".join(str(path) for path in written))
+    return 0
+
+
+def _import(arguments: Sequence[str]) -> int:
+    options = parse(Import, "import", arguments)
+    from maxsup.lab import imported
+    from maxsup.lab.data import DATA_SETS
+    from maxsup.lab.models import check_name
+
+    model = Model(options.model)
+    check_name(model.name)
+    if options.data is not None:
+        lookup("data set", options.data, DATA_SETS)
+    data = imported.data_of(
+        model, options.data or imported.NO_DATA, options.image_size, options.eval_crop, options.interpolation
+    )
+    result = imported.import_checkpoint(
+        options.checkpoint, model, options.out, method=options.method, data=data, data_dir=options.data_dir
+    )
+    _print_measures(result)
+    print(f"records: {options.out}")
+    return 0
+
+
+def _print_measures(result: Json) -> None:
+    for split, measured in result["measures"].items():
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in measured.items() if value is not None)
+        print(f"{split}: {shown}")
+
+
 def _write_and_print_report(directory: Path, reference: str | None = None) -> None:
     from maxsup.lab import records, report
 
@@ -308,6 +344,8 @@ COMMANDS = {
     "probe": _probe,
     "report": _report,
     "study": _study,
+    "export": _export,
+    "import": _import,
     "data": _data,
 }
 
