@@ -17,7 +17,19 @@ except ModuleNotFoundError as missing:
 
 from maxsup._version import __version__
 from maxsup.lab.names import lookup
-from maxsup.lab.options import Analyze, Compare, DataMake, DataShow, Export, Import, Probe, Report, StudyList, Train
+from maxsup.lab.options import (
+    Analyze,
+    Compare,
+    DataMake,
+    DataShow,
+    Distill,
+    Export,
+    Import,
+    Probe,
+    Report,
+    StudyList,
+    Train,
+)
 from maxsup.lab.recipes import RECIPES, Data, Model, Recipe
 from maxsup.lab.records import DataError, Json
 
@@ -35,6 +47,7 @@ usage: maxsup list                      the recipes, methods and data sets
        maxsup report DIR                the tables and report.html of a comparison or study, written anew
        maxsup study list [--measure]    the paper's tables as studies: data, runs, GPU hours
        maxsup study NAME [options]      one of them: recipes × methods × seeds, and the paper's numbers beside ours
+       maxsup distill TEACHER... [opts] students of finished runs' networks, seed by seed, as a comparison
        maxsup export RUN --out DIR      its network as safetensors with timm's config and a model card
        maxsup import FILE --model NAME  a checkpoint from elsewhere as a run to analyze, probe or export
        maxsup data make NAME            glyphs or glyphs-large: images of the letters of this machine's fonts
@@ -127,18 +140,38 @@ def _train(arguments: Sequence[str]) -> int:
 def _compare(arguments: Sequence[str]) -> int:
     options = parse_with_recipe(Compare, "compare", arguments)
     _check_names(options.recipe, options.methods)
+    return _make_comparison("compare", options, options.recipe, options.methods, options.seeds)
+
+
+def _distill(arguments: Sequence[str]) -> int:
+    from maxsup.lab import distill_command as command
+    from maxsup.lab.recipes.distillation import student
+
+    folders, options = command.parse_distill(arguments)
+    methods, seeds = command.students(folders, options.methods, options.seeds, alone=options.alone)
+    _check_names(options.recipe, [])
+    teachers = tuple(str(folder.resolve()) for folder in folders)
+    recipe = student(options.recipe, options.temperature, options.weight, teachers)
+    return _make_comparison("distill", options, recipe, methods, seeds)
+
+
+def _make_comparison(
+    command: str, options: Compare | Distill, recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]
+) -> int:
     from maxsup.lab import compare, data, executors, processes, progress
 
     if processes.launched()[1] > 1:
-        raise UsageError("`maxsup compare` starts its own processes; of the commands only `maxsup train` is launched")
+        raise UsageError(
+            f"`maxsup {command}` starts its own processes; of the commands only `maxsup train` is launched"
+        )
     executor = executors.choose(options.executor, options.ray_address, options.gpus_per_run)
     # Absent or damaged data is one error here, and not one per run.
-    data.load(options.recipe.data, options.data_dir)
-    with progress.of_comparison(options.recipe.epochs) as show:
+    data.load(recipe.data, options.data_dir)
+    with progress.of_comparison(recipe.epochs) as show:
         failed = compare.compare(
-            options.recipe,
-            options.methods,
-            options.seeds,
+            recipe,
+            methods,
+            seeds,
             options.out,
             executor=executor,
             workers=options.workers,
@@ -344,6 +377,7 @@ COMMANDS = {
     "probe": _probe,
     "report": _report,
     "study": _study,
+    "distill": _distill,
     "export": _export,
     "import": _import,
     "data": _data,

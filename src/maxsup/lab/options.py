@@ -237,3 +237,39 @@ class Import:
     """How image files are resized; None: bicubic for vision transformers, else bilinear."""
     data_dir: Path | None = None
     """Folder with the data set's files, where it needs some."""
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Train students from the networks of finished runs, seed by seed, into a comparison.
+
+    The loss of a student is (1 - weight) CE + weight T² KL(teacher || student) (Hinton et al. 2015). A student of the
+    networks that a method trained is called distilled-from-METHOD; seed s learns from the teacher with seed s, on the
+    same images in the same order as every other student with that seed.
+    """
+
+    recipe: RecipeOptions
+    out: Path
+    """Folder of the students' comparison."""
+    student: str | None = None
+    """Recipe of the students; None: that of the teachers. Its fields are options."""
+    temperature: float = 4.0
+    """T, by which both networks' logits are divided in the KL divergence."""
+    weight: float = 0.9
+    """Share of the teacher in the loss; the rest is cross-entropy with the labels."""
+    methods: tuple[str, ...] | None = None
+    """Methods of the teachers, the first being the reference; None takes all that there are."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds; None takes all that the teachers have."""
+    alone: bool = True
+    """Train the student without a teacher too, by cross-entropy."""
+    executor: Literal["local", "ray"] = "local"
+    """Where runs are made: in processes of this machine, or on a Ray cluster whose nodes share the folders."""
+    workers: int | None = None
+    """Runs at a time; None: one per GPU, or as many as the cores carry; on a Ray cluster as many as it carries."""
+    ray_address: str | None = None
+    """Address of the Ray cluster; None: that in RAY_ADDRESS, or one that is started on this machine."""
+    gpus_per_run: float | None = None
+    """Part of a GPU that a run takes on the Ray cluster, as 0.25; None: 1 where there are GPUs."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some."""

@@ -17,11 +17,12 @@ from maxsup import schedules
 from maxsup.integrations.timm import collect_dense_logits
 from maxsup.lab import models
 from maxsup.lab.data import DataSet
-from maxsup.lab.methods import METHODS
+from maxsup.lab.methods import METHODS, Method
 from maxsup.lab.processes import Processes
 from maxsup.lab.recipes import Alpha, Recipe
 from maxsup.lab.records import Json
 from maxsup.lab.training.batch_norm import synchronize_batch_norm
+from maxsup.lab.training.distillation import Teacher, student_method
 from maxsup.lab.training.optimization import optimizer_of, scheduler_of
 from maxsup.lab.training.step import Step
 
@@ -103,7 +104,9 @@ def _compiling(compile: bool) -> Iterator[None]:
 
 
 @contextmanager
-def building(recipe: Recipe, method: str, seed: int, data: DataSet, processes: Processes) -> Iterator[Run]:
+def building(
+    recipe: Recipe, method: str, seed: int, data: DataSet, processes: Processes, teacher: Teacher | None = None
+) -> Iterator[Run]:
     """A run before its first epoch; hooks on its model are gone afterwards."""
     set_seed(seed_of(seed, 0))
     device = processes.device
@@ -113,7 +116,7 @@ def building(recipe: Recipe, method: str, seed: int, data: DataSet, processes: P
     model = models.Classifier(network, *data.mean_and_std()).to(device).to(memory_format=torch.channels_last)
     ema = None if recipe.ema is None else ModelEmaV3(model, decay=recipe.ema)
     optimizer = optimizer_of(model, recipe.optimizer, device)
-    how = METHODS[method]
+    how: Method = METHODS[method] if teacher is None else student_method(recipe)
     loss = how.build(recipe.alpha.start, data.num_classes).to(device)
     # For the whole run: a model that was compiled with the hook keeps it.
     with collect_dense_logits(network) if how.dense else nullcontext() as dense, _compiling(recipe.compile):
@@ -123,6 +126,7 @@ def building(recipe: Recipe, method: str, seed: int, data: DataSet, processes: P
             precision=recipe.precision,
             full_size=processes.share(recipe.batch_size // recipe.accumulate),
             dense=dense,
+            teacher=None if teacher is None else teacher.to(device).to(memory_format=torch.channels_last),
             compile=recipe.compile,
             graph=recipe.cuda_graph and device.type == "cuda" and processes.world == 1,
         )
