@@ -66,7 +66,7 @@ def card(record: Json, config: dict[str, Any] | None) -> str:
         trained = f"{data['train_size']} training images of {data['name']}" if data.get("train_size") else data["name"]
         parts.append(
             f"An image classifier for {record['num_classes']} classes, images of {shape}, trained by "
-            f"[maxsup](https://pypi.org/project/maxsup/) with the method `{run['method']}` on {trained}, "
+            f"maxsup with the method `{run['method']}` on {trained}, "
             f"seed {run['seed']}."
         )
     else:
