@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latex2mathml.converter import convert
+import ziamath
+from docutils.nodes import SkipNode
 
 from maxsup import __version__
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from docutils import nodes
     from sphinx.application import Sphinx
     from sphinx.writers.html5 import HTML5Translator
+
+ziamath.config.svg2 = False  # outlines alone, without ids that repeat on a page
+_SIZE = 16
 
 project = "maxsup"
 author = "The maxsup developers"
@@ -40,34 +44,39 @@ default_role = "code"  # one backtick is code in docstrings, as in Markdown
 
 html_theme = "furo"
 html_title = f"maxsup {version}"
-html_math_renderer = "mathml"
+html_math_renderer = "outlines"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False
 
 
+def _picture(latex: str, display: bool) -> str:
+    """A formula as an SVG of outlines, as high as the text around it; its LaTeX is what a screen reader reads."""
+    drawn = ziamath.Latex(latex, size=_SIZE, color="currentColor", inline=not display).svg()
+    found = re.search(r'width="([\d.]+)" height="([\d.]+)" viewBox="\S+ (\S+) ', drawn)
+    assert found is not None
+    width, height, top = (float(number) for number in found.groups())
+    below = 0.0 if display else height + top
+    style = f"width:{width / _SIZE:.3f}em;height:{height / _SIZE:.3f}em;vertical-align:{-below / _SIZE:.3f}em"
+    label = html.escape(latex, quote=True)
+    return drawn.replace("<svg", f'<svg class="formula" role="img" aria-label="{label}" style="{style}"', 1)
+
+
 def _inline(writer: HTML5Translator, node: nodes.math) -> None:
-    writer.body.append(convert(node.astext()))
-
-
-def _block(writer: HTML5Translator, node: nodes.math_block) -> None:
-    writer.body.append(convert(html.unescape(node.astext()), display="block"))
-
-
-def _skip(writer: HTML5Translator, node: nodes.Element) -> None:
-    """Leaves out what a visitor has written already."""
-    from docutils.nodes import SkipNode
-
+    writer.body.append(_picture(node.astext(), display=False))
     raise SkipNode
 
 
-def _inline_whole(writer: HTML5Translator, node: nodes.math) -> None:
-    _inline(writer, node)
-    _skip(writer, node)
+def _block(writer: HTML5Translator, node: nodes.math_block) -> None:
+    writer.body.append(f'<div class="formula">{_picture(node.astext(), display=True)}</div>')
+    raise SkipNode
 
 
-def _block_whole(writer: HTML5Translator, node: nodes.math_block) -> None:
-    _block(writer, node)
-    _skip(writer, node)
+def _without_aliases(app: Sphinx, what: str, name: str, of: object, skip: bool, options: object) -> bool | None:
+    """The fields of named tuples are documented in the class; what Python says of each is its number."""
+    return True if (getattr(of, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
 def _plain_bars(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
@@ -92,11 +101,14 @@ def _links_out(app: Sphinx, page: str, content: list[str]) -> None:
             return f"[{text}]({up}performance.md)"
         return text if text.startswith("`") else f"`{text}`"
 
+    if page.endswith("/summary"):  # written by `maxsup report`; the page of results leads to them
+        content[0] = "---\norphan: true\n---\n" + content[0]
     content[0] = re.sub(r"\[([^\]\n]+)\]\((\.\.?/[^)#\s]+)\)", inside, content[0])
 
 
 def setup(app: Sphinx) -> None:
-    """Formulas as MathML, which browsers draw themselves: the pages load no script from elsewhere."""
+    """Formulas as pictures: the pages load no script and no font from elsewhere."""
+    app.connect("autodoc-skip-member", _without_aliases)
     app.connect("autodoc-process-docstring", _plain_bars)
     app.connect("source-read", _links_out)
-    app.add_html_math_renderer("mathml", (_inline_whole, None), (_block_whole, None))
+    app.add_html_math_renderer("outlines", (_inline, None), (_block, None))
