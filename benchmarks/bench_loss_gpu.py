@@ -275,19 +275,21 @@ def plans(k: int, size: int, layout: launch.Layout, soft: bool) -> list[launch.P
     groups = triton.next_power_of_2(-(-k // layout.vector))
     columns = groups * layout.vector
     found = [default, dataclasses.replace(default, ahead=not default.ahead)]
-    # Rows, warps, programs of a multiprocessor, registers of a thread.
-    tiles: list[tuple[int, int, int, int]] = []
+    found += [dataclasses.replace(default, store=hint) for hint in ("evict_last", "", "evict_first")]
+    # Rows, warps, programs of a multiprocessor, registers of a thread, whether to load ahead.
+    tiles: list[tuple[int, int, int, int, bool]] = []
     if columns <= 256:
-        tiles = [(2, 1, 28, 72), (2, 1, 24, 80), (4, 1, 24, 80), (4, 1, 20, 96), (4, 1, 18, 112), (4, 1, 16, 128)]
-        tiles += [(8, 1, 13, 152), (8, 1, 16, 128), (8, 2, 10, 96), (8, 2, 8, 128), (16, 2, 6, 168), (4, 2, 16, 64)]
-        tiles += [(2, 2, 16, 56), (8, 4, 8, 64), (1, 1, 32, 64)]
+        tiles = [(8, 1, 16, 128, False), (8, 1, 16, 128, True), (8, 1, 20, 96, False), (8, 1, 12, 168, True)]
+        tiles += [(4, 1, 24, 80, False), (4, 1, 20, 96, False), (4, 1, 20, 96, True), (4, 1, 16, 128, True)]
+        tiles += [(16, 2, 8, 128, True), (8, 2, 12, 80, False), (1, 1, 32, 64, False), (2, 1, 28, 72, False)]
     elif columns <= 2048:
-        tiles = [(1, 1, 12, 168), (1, 1, 16, 128), (1, 1, 20, 96), (1, 2, 12, 80), (1, 2, 10, 96), (1, 2, 8, 128)]
-        tiles += [(2, 2, 6, 168), (2, 2, 8, 128), (2, 2, 10, 96), (2, 1, 8, 255), (2, 4, 5, 96), (1, 4, 6, 80)]
+        tiles = [(1, 1, 24, 80, False), (1, 1, 20, 96, False), (1, 1, 20, 96, True), (1, 1, 16, 128, False)]
+        tiles += [(1, 1, 16, 128, True), (1, 1, 12, 168, True), (2, 1, 8, 255, False), (2, 2, 8, 128, False)]
+        tiles += [(1, 2, 12, 80, False), (1, 2, 10, 96, False)]
         if soft:
-            tiles += [(1, 1, 8, 255), (1, 1, 10, 200), (1, 2, 6, 168), (1, 2, 7, 144), (1, 4, 4, 128), (1, 4, 5, 96)]
-    for rows, warps, programs, registers in tiles:
-        found.append(launch.Plan(rows, groups, 1, warps, programs, registers))
+            tiles += [(1, 1, 8, 255, True), (1, 1, 10, 200, True), (1, 2, 6, 168, True), (1, 4, 4, 128, True)]
+    for rows, warps, programs, registers, ahead in tiles:
+        found.append(launch.Plan(rows, groups, 1, warps, programs, registers, ahead))
     if k * size > 32768:
         # Bytes of a chunk, warps, programs.
         cuts = [
@@ -300,9 +302,12 @@ def plans(k: int, size: int, layout: launch.Layout, soft: bool) -> list[launch.P
             (65536, 16, 1),
         ]
         cuts += [(16384, 16, 1), (16384, 16, 2)]
-        for chunk, warps, programs in cuts:
-            found.append(launch.stream_plan(k, layout, chunk // size, warps=warps, programs=programs))
-        first = found[2:5]
+        streams = [
+            launch.stream_plan(k, layout, chunk // size, warps=warps, programs=programs)
+            for chunk, warps, programs in cuts
+        ]
+        found += streams
+        first = streams[:2]
         found += [dataclasses.replace(plan, ahead=False) for plan in first]
         found += [dataclasses.replace(plan, keep="") for plan in first]
     return list(dict.fromkeys(found))
@@ -381,9 +386,7 @@ def tune(size: str, bandwidth: float, seconds: float, part: tuple[int, int] | No
 
 
 def short(plan: launch.Plan) -> str:
-    return " ".join(
-        f"{key}={value}" for key, value in dataclasses.asdict(plan).items() if value not in (None, False, "evict_last")
-    )
+    return " ".join(f"{key}={value}" for key, value in dataclasses.asdict(plan).items() if value not in (None, False))
 
 
 def main() -> None:

@@ -73,7 +73,8 @@ def max_sup_cross_entropy(
         num_items: with ``reduction="mean"``, divides the sum instead of the mean's own divisor (gradient accumulation).
         impl: ``"torch"``; ``"triton"``, one kernel for loss and gradient on CUDA, for float32 or 16-bit logits and
             probabilities, no gradient for `target`, `alpha` or `weight`, and no second derivative (an error of the
-            backward pass); with it an index out of range makes the loss NaN. ``"auto"`` takes PyTorch for now.
+            backward pass); with it an index out of range makes the loss NaN. ``"auto"`` takes the
+            kernel on CUDA where it applies, and so no second derivative there, and else PyTorch.
         inplace: the kernel writes the gradient in the place of the logits, so that it needs no memory of its own. The
             caller says with it that nobody reads the logits, or a view of them, after the loss: no metric, hook or
             second loss. An operation that saved them for its backward pass raises there. Without a gradient to write

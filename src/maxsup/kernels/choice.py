@@ -32,8 +32,8 @@ class Terms(NamedTuple):
 def use_triton(impl: str, input: Tensor, target: Tensor, terms: Terms, weight: Tensor | None, *, inplace: bool) -> bool:
     """Whether the Triton kernel computes this loss.
 
-    "torch" never takes it; "triton" and `inplace` have to have it. "auto" does not take it yet: these kernels have
-    run their tests in Triton's interpreter, and only an earlier form of them has on a GPU.
+    "torch" never takes it; "triton" and `inplace` have to have it. "auto" takes it on CUDA where it applies, and never
+    in Triton's interpreter, which is there to test.
 
     Raises:
         ValueError: if the kernel has to be taken and does not apply.
@@ -42,11 +42,12 @@ def use_triton(impl: str, input: Tensor, target: Tensor, terms: Terms, weight: T
         if inplace:
             raise ValueError('inplace=True is a mode of the kernel: it needs impl="triton" or "auto", got impl="torch"')
         return False
-    if impl == "auto" and not inplace:
+    chosen = impl == "triton" or inplace
+    if not chosen and (interpreted() or not _on_cuda(input)):
         return False
     obstacle = _obstacle(input, target, terms, weight)
-    if obstacle is None:
-        return True
+    if obstacle is None or not chosen:
+        return obstacle is None
     wanted = 'impl="triton"' if impl == "triton" else "inplace=True"
     raise ValueError(f"{wanted} does not apply here: {obstacle}")
 

@@ -64,7 +64,8 @@ class Plan:
     registers: int | None = None  # at most, per thread
     ahead: bool = True  # loads the next rows before it computes these
     stream: bool = False
-    keep: str = "evict_last"  # of a stream's first loop
+    keep: str = "evict_last"  # the cache hint of a stream's first loop
+    store: str = "evict_last"  # and of the gradient
 
 
 def layout_of(logits: Tensor, soft: Tensor | None = None) -> Layout:
@@ -85,10 +86,10 @@ def layout_of(logits: Tensor, soft: Tensor | None = None) -> Layout:
 def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan:
     """The cut for K classes of `size` bytes, and probabilities of `soft_size` bytes if there are any.
 
-    16 warps of a multiprocessor with 32 logits a thread: with those `benchmarks/bench_loss_gpu.py --tune` came within
-    1% of the fastest cut on an H100 (Triton 3.6) for rows of 1000 and of 32000 classes and more. Short rows take fewer
-    logits a thread, and float32 takes fewer warps, whose registers have to hold the next rows as well. Probabilities
-    have to lie in registers beside the logits, and beside them in the cache.
+    With these `benchmarks/bench_loss_gpu.py --tune` came within 1% of the fastest cut on an H100 (Triton 3.6) for rows
+    of 100, 1000 and 32000 classes and more: a warp for 1024 logits, 16 to 20 of them on a multiprocessor. Several short
+    rows of a warp load the next ones ahead; warps with a row each hide each other's waits, and do better without.
+    Probabilities have to lie in registers beside the logits, and beside them in the cache.
     """
     vectors = -(-classes // layout.vector)
     columns = triton.next_power_of_2(vectors) * layout.vector
@@ -101,12 +102,22 @@ def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan
         return Plan(rows, columns // layout.vector, 1, warps, programs, registers)
     if classes * size > LONG_ROW_BYTES:
         # Two rows of a multiprocessor fill each other's waits as long as the cache holds all that are in flight.
-        halves = 2 if LONG_ROW_BYTES * 2 < classes * size <= LONG_ROW_BYTES * 4 else 1
+        halves = 2 if classes * size <= LONG_ROW_BYTES * 4 else 1
         return stream_plan(classes, layout, 32768 // size // halves, warps=16 // halves, programs=halves)
-    rows, warps = max(1, 512 // columns), max(1, columns // 1024)
-    # Enough for 1024 logits a warp and the next ones.
-    registers = 112 if columns <= 256 else 128 if size == 2 else 168
-    return Plan(rows, columns // layout.vector, 1, warps, max(1, REGISTERS // (registers * 32 * warps)), registers)
+    groups, warps = columns // layout.vector, max(1, columns // 1024)
+    if 256 < columns <= 2048:
+        registers = 96 if size == 2 and not layout.edges else 128
+        rows = max(1, 1024 // columns)
+        return Plan(rows, groups, 1, warps, _at_once(registers, warps), registers, ahead=False)
+    # Enough for the rows of a warp and the next ones.
+    registers = 168 if size == 4 and columns > 256 else 128
+    rows = max(1, (1024 if size == 2 and columns >= 128 else 512) // columns)
+    return Plan(rows, groups, 1, warps, _at_once(registers, warps), registers)
+
+
+def _at_once(registers: int, warps: int) -> int:
+    """The programs that a multiprocessor runs at once: each of its 4 parts has a quarter of the registers."""
+    return max(1, REGISTERS // 4 // (registers * 32) * 4 // warps)
 
 
 def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, programs: int) -> Plan:
@@ -114,7 +125,7 @@ def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, progr
     groups = columns // layout.vector
     chunks = -(-(classes // layout.vector) // groups)
     registers = min(255, REGISTERS // (programs * warps * 32) // 8 * 8)  # they are given out by eights
-    return Plan(1, groups, chunks, warps, programs, registers, stream=True)
+    return Plan(1, groups, chunks, warps, programs, registers, stream=True, store="evict_first")
 
 
 @dataclass(frozen=True)
@@ -182,6 +193,7 @@ def losses_and_gradient(
         strides = [x // plan.vector for x in (logits.shape[2], *logits.stride()[:2])]
         strides += [0, 0] if soft is None else [x // plan.vector for x in soft.stride()[:2]]
         options = {"BLOCK": plan.block, "PIXELS": plan.pixels, "VECTOR": plan.vector}
+        options["INPLACE"] = gradient is not None and gradient.data_ptr() == logits.data_ptr()
     else:
         layout = layout_of(logits, soft)
         if not isinstance(plan, Plan):
@@ -190,6 +202,7 @@ def losses_and_gradient(
         parts = -(-n // plan.rows)
         strides = [logits.stride(0), 0 if soft is None else soft.stride(0)]
         options = {"GROUPS": plan.groups, "VECTOR": layout.vector, "EDGES": layout.edges, "AHEAD": plan.ahead}
+        options["STORE"] = plan.store
         options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep} if plan.stream else {"ROWS": plan.rows}
     programs = max(1, min(parts, plan.programs * multiprocessors(device)))
     summed = loss is not None and loss.dim() == 0
@@ -224,7 +237,6 @@ def losses_and_gradient(
         LOSS="none" if loss is None else "sum" if summed else "rows",
         DIVISOR=kind,
         PARTIALS=PARTIALS,
-        INPLACE=gradient is not None and gradient.data_ptr() == logits.data_ptr(),
         num_warps=plan.warps,
         num_stages=1,
         maxnreg=plan.registers,

@@ -143,7 +143,7 @@ def row_terms(
         slope = mass
     at_target = tl.full(loss.shape, 1.0, tl.float32)
     share = tl.zeros(loss.shape, tl.float32)
-    absent_share = tl.zeros(loss.shape, tl.float32)
+    absent_share = tl.where(maximum == -INFINITY, float("nan"), 0.0)  # a row without a class has no gradient
     if MAX_SUP:
         loss += alpha * (maximum - mean)
         share += alpha / present

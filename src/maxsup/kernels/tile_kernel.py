@@ -8,7 +8,10 @@ the row, its sum, its maximum) costs a share of an instruction per logit. Triton
 first: with 8 rows a row has 4 threads, which take few steps to reduce it, and what is computed once a row is computed
 for 8 rows at once. With EDGES the rows need not begin at a multiple of 16 bytes: the vectors cover the inside of a row,
 and up to VECTOR − 1 logits on either side are an edge. The two classes whose gradient is special, y and argmax, are
-written after the tile, so that no logit is compared with them. Probabilities are read in the same vectors.
+found by comparing every logit, which memory leaves time for: a store of single logits is a read of what surrounds them,
+since memory is written by 32 bytes. Probabilities are read in the same vectors.
+
+A gradient in the logits' place needs no barrier: a row is read once, all of it before its maximum is known.
 """
 
 import triton
@@ -34,23 +37,19 @@ def _load_rows(
     logits, row, y, rows, logits_stride, ignore_index,
     CLASSES: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
-    """Logits of the inside (ROWS, GROUPS, VECTOR), of the edges (ROWS, 2 VECTOR) and of the targets (ROWS,)."""
+    """Logits of the inside (ROWS, GROUPS, VECTOR) and of the edges (ROWS, 2 VECTOR)."""
     keep = (row < rows) & (y != ignore_index)
-    known = keep & (y >= 0) & (y < CLASSES)
     offset, begin, head, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
     group = tl.arange(0, GROUPS)
     column = group[None, :, None] * VECTOR + tl.arange(0, VECTOR)[None, None, :]
     mask = (group[None, :] < groups[:, None]) & keep[:, None]
     pointers = logits + begin[:, None, None] + column
     x = tl.load(pointers, mask=mask[:, :, None], other=0.0, eviction_policy="evict_first")
-    # An index out of range makes loss and gradient NaN.
-    z_y = tl.load(logits + offset + y, mask=known, other=float("nan"))
+    x_edge = row  # there is none
     if EDGES:
         edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
         x_edge = tl.load(logits + offset[:, None] + edge_column, mask=on_edge & keep[:, None], other=-INFINITY)
-    else:
-        x_edge = z_y
-    return x, x_edge, z_y
+    return x, x_edge
 
 
 @triton.jit
@@ -65,7 +64,7 @@ def _load_soft(
     mask = (group[None, :] < groups[:, None]) & (row < rows)[:, None]
     pointers = soft + begin[:, None, None] + column
     t = tl.load(pointers, mask=mask[:, :, None], other=0.0, eviction_policy="evict_first")
-    t_edge = t
+    t_edge = row
     if EDGES:
         edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
         t_edge = tl.load(
@@ -81,12 +80,13 @@ def tile_kernel(
     rows, upstream_stride, ignore_index, logits_stride, soft_stride,
     CLASSES: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
-    STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
-    AHEAD: tl.constexpr,
+    STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr,
+    AHEAD: tl.constexpr, STORE: tl.constexpr,
 ):  # fmt: skip
     """Rows that fit in registers: ROWS of them at a time, each read once.
 
-    With AHEAD the next rows are on their way while these are computed and written.
+    With AHEAD the next rows are on their way while these are computed and written. STORE is the cache hint of the
+    gradient.
     """
     alpha, smoothing, penalty, z_loss = number(alpha), number(smoothing), number(penalty), number(z_loss)
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -98,7 +98,7 @@ def tile_kernel(
     y = target_of(target, row, rows, ignore_index)
     y_next = target_of(target, row + step, rows, ignore_index)
     if AHEAD:
-        x_next, x_edge_next, z_y_next = _load_rows(
+        x_next, x_edge_next = _load_rows(
             logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
         )
         if soft is not None:
@@ -110,29 +110,28 @@ def tile_kernel(
         next_row = row + step
         y_after = target_of(target, next_row + step, rows, ignore_index)
         if AHEAD:
-            x_read, x_edge_read, z_y_read = x_next, x_edge_next, z_y_next
-            x_next, x_edge_next, z_y_next = _load_rows(
+            x_read, x_edge_read = x_next, x_edge_next
+            x_next, x_edge_next = _load_rows(
                 logits, next_row, y_next, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
             )
             if soft is not None:
                 t_read, t_edge_read = t_next, t_edge_next
                 t_next, t_edge_next = _load_soft(soft, next_row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
         else:
-            x_read, x_edge_read, z_y_read = _load_rows(
+            x_read, x_edge_read = _load_rows(
                 logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
             )
             if soft is not None:
                 t_read, t_edge_read = _load_soft(soft, row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
-        x, z_y = x_read.to(tl.float32), z_y_read.to(tl.float32)
+        x = x_read.to(tl.float32)
         in_batch = row < rows
         keep = in_batch & (y != ignore_index)
         known = keep & (y >= 0) & (y < CLASSES)
-        _, begin, head, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
+        _, _, head, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
         whole = group[None, :] < groups[:, None]
         mask = whole & keep[:, None]
 
-        highest = tl.where(mask, tl.max(x, 2), -INFINITY)
-        maximum = tl.max(highest, 1)
+        maximum = tl.max(tl.where(mask, tl.max(x, 2), -INFINITY), 1)
         total = tl.sum(tl.sum(x, 2), 1)
         if EDGES:
             edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
@@ -162,6 +161,15 @@ def tile_kernel(
                 z_edge = tl.where(edge_mask, x_edge, 0.0)
                 mass += tl.sum(p_edge, 1)
                 z_y += tl.sum(p_edge * z_edge, 1)
+        else:
+            # Places count from the inside's first column. What lies beyond the inside is 0 here, and not written later.
+            y_known = tl.where(known, y, -1).to(tl.int32)
+            is_y = column == (y_known - head)[:, None, None]
+            z_y = tl.sum(tl.sum(tl.where(is_y, x, 0.0), 2), 1)
+            if EDGES:
+                is_y_edge = edge_mask & (edge_column == y_known[:, None])
+                z_y += tl.sum(tl.where(is_y_edge, x_edge, 0.0), 1)
+            z_y = tl.where(known, z_y, float("nan"))  # an index out of range makes loss and gradient NaN
 
         squares = tl.zeros((ROWS,), tl.float32)
         if PENALTY:
@@ -211,16 +219,14 @@ def tile_kernel(
                 slope = tl.where(z_y == z_y, slope, z_y)
             slope = tl.where(keep, slope, 0.0)
             share = tl.where(keep, factor * share, 0.0)
-            g_y = slope * exp(z_y, base) - factor * at_target - tl.where(z_y == -INFINITY, factor * absent_share, share)
-            if PENALTY:
-                g_y += tl.where(z_y == -INFINITY, 0.0, factor * penalty * z_y)
             if MAX_SUP:
-                # The lowest column of the maximum: first its vector, then the place in it.
-                nearest = tl.min(tl.where((highest == maximum[:, None]) & mask, group[None, :], GROUPS), 1)
-                near = tl.load(
-                    logits + (begin + nearest * VECTOR)[:, None] + lane[None, :],
-                    mask=(keep & (nearest < GROUPS))[:, None], other=-INFINITY,
-                )  # fmt: skip
+                to_top = factor * alpha
+                # The lowest column of the maximum, of the inside or at the edge.
+                at = tl.min(tl.where(x == maximum[:, None, None], column, CLASSES), 2)
+                top = head + tl.min(tl.where(mask, at, CLASSES), 1)
+                if EDGES:
+                    highest_edge = edge_mask & (x_edge == maximum[:, None])
+                    top = tl.minimum(top, tl.min(tl.where(highest_edge, edge_column, CLASSES), 1))
 
             g = e * slope[:, None, None] - share[:, None, None]
             if PENALTY:
@@ -229,14 +235,16 @@ def tile_kernel(
                 g = tl.where(x == -INFINITY, -(factor * absent_share)[:, None, None], g)
             if soft is not None:
                 g -= p * factor[:, None, None]
+            else:
+                g -= tl.where(is_y, (factor * at_target)[:, None, None], 0.0)
+            if MAX_SUP:
+                g += tl.where(column == (top - head)[:, None, None], to_top[:, None, None], 0.0)
             out = row.to(tl.int64) * CLASSES
             out_begin = out + head if EDGES else out  # no sum with 0: that would lose the hint
             out_begin = tl.multiple_of(out_begin, VECTOR)
-            if INPLACE:
-                tl.debug_barrier()  # every thread has read what it needs of the logits
             tl.store(
                 gradient + out_begin[:, None, None] + column, g.to(gradient.dtype.element_ty),
-                mask=(whole & in_batch[:, None])[:, :, None], eviction_policy="evict_first",
+                mask=(whole & in_batch[:, None])[:, :, None], eviction_policy=STORE,
             )  # fmt: skip
             if EDGES:
                 g_edge = e_edge * slope[:, None] - share[:, None]
@@ -245,32 +253,15 @@ def tile_kernel(
                 g_edge = tl.where(x_edge == -INFINITY, -(factor * absent_share)[:, None], g_edge)
                 if soft is not None:
                     g_edge -= p_edge * factor[:, None]
+                else:
+                    g_edge -= tl.where(is_y_edge, (factor * at_target)[:, None], 0.0)
+                if MAX_SUP:
+                    g_edge += tl.where(edge_column == top[:, None], to_top[:, None], 0.0)
                 g_edge = tl.where(keep[:, None], g_edge, 0.0)
                 tl.store(
                     gradient + out[:, None] + edge_column, g_edge.to(gradient.dtype.element_ty),
-                    mask=on_edge & in_batch[:, None],
+                    mask=on_edge & in_batch[:, None], eviction_policy=STORE,
                 )  # fmt: skip
-            if MAX_SUP:
-                highest_there = near.to(tl.float32) == maximum[:, None]
-                top = tl.min(tl.where(highest_there, (head + nearest * VECTOR)[:, None] + lane[None, :], CLASSES), 1)
-                if EDGES:
-                    at_edge = (x_edge == maximum[:, None]) & edge_mask
-                    top = tl.minimum(top, tl.min(tl.where(at_edge, edge_column, CLASSES), 1))
-                g_y += tl.where(y == top, factor * alpha, 0.0)
-                g_top = slope - share + factor * alpha
-                if PENALTY:
-                    g_top += factor * penalty * maximum
-                at_top = known & (top < CLASSES)
-                if soft is not None:
-                    t_top = tl.load(soft + row.to(tl.int64) * soft_stride + top, mask=at_top, other=0.0).to(tl.float32)
-                    g_top -= factor * shares_of(t_top, at_top, weight, top, smoothing, SMOOTHING, STRICT, CLASSES)
-                else:
-                    at_top &= top != y
-            tl.debug_barrier()  # the special classes come after the tile
-            if soft is None:
-                tl.store(gradient + out + y, g_y.to(gradient.dtype.element_ty), mask=known)
-            if MAX_SUP:
-                tl.store(gradient + out + top, g_top.to(gradient.dtype.element_ty), mask=at_top)
         y, y_next = y_next, y_after
     if LOSS == "sum":
         finish(loss, sums, counter, tl.sum(row_losses, 0), bottom)
