@@ -17,9 +17,16 @@ from maxsup.lab.names import UnknownNameError
 from maxsup.lab.recipes import Alpha, Data, Model
 from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import RecordError, read_json, read_json_lines, read_run
+from maxsup.lab.training.checkpoint import Checkpoint
 
 # Long enough that epochs differ and an interruption has a before and an after; under a second a run.
 TINY = dataclasses.replace(digits_convnet(), epochs=4, data=Data(name="digits", train_size=200, pad_crop=1))
+
+
+@pytest.fixture(autouse=True)
+def a_checkpoint_every_epoch(monkeypatch):
+    """However busy the machine is: a slow disk would otherwise be spared."""
+    monkeypatch.setattr(Checkpoint, "SLOW_SECONDS", float("inf"))
 
 
 def without_times(record):

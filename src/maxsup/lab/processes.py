@@ -5,13 +5,14 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
@@ -47,9 +48,13 @@ class Processes:
         options: dict[str, Any] = {_SYNC_BUFFERS: False}
         return DistributedDataParallel(model, ids, gradient_as_bucket_view=True, **options)
 
-    def without_averaging(self, model: nn.Module, without: bool) -> AbstractContextManager[None]:
+    @contextmanager
+    def without_averaging(self, model: nn.Module, without: bool) -> Iterator[None]:
         """Leaves the gradients of a backward pass to be averaged by a later one, if `without`."""
-        return model.no_sync() if without and isinstance(model, DistributedDataParallel) else nullcontext()
+        if isinstance(model, FSDPModule):
+            model.set_requires_gradient_sync(not without)
+        with model.no_sync() if without and isinstance(model, DistributedDataParallel) else nullcontext():
+            yield
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of `value` over the processes, in place."""

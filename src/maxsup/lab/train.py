@@ -64,12 +64,11 @@ def _reproducible(threads: int, on_cpu: bool) -> Iterator[None]:
 
 def _finish(run: Run, data: datasets.DataSet, directory: Path) -> Json:
     """Tests the selected weights, writes outputs and weights, and returns the measures per split."""
-    model = run.evaluated
-    model.load_state_dict(run.selected)
+    run.restore_selected()
     tensors: dict[str, Tensor] = {}
     measured = {}
     for name in ("train", "validation", "test"):
-        out = evaluate.gathered_outputs(model, getattr(data, name), run.processes)
+        out = evaluate.gathered_outputs(run.evaluated, getattr(data, name), run.processes)
         measured[name] = evaluate.measures(out)
         if name != "train":  # the training split's outputs are large, and the weights give them back
             tensors |= {f"{name}.{part}": getattr(out, part).cpu() for part in ("features", "logits", "labels")}
@@ -77,7 +76,7 @@ def _finish(run: Run, data: datasets.DataSet, directory: Path) -> Json:
         with records.replacing(directory / "outputs.safetensors") as path:
             save_file(tensors, path)
         with records.replacing(directory / "model.safetensors") as path:
-            save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, path)
+            save_file({name: value.cpu().contiguous() for name, value in run.selected.items()}, path)
     return measured
 
 
@@ -112,14 +111,14 @@ def _epochs(
             "seconds": time.perf_counter() - begin,
         }
         if recipe.selection == "last" or accuracy >= run.best:
-            run.best, run.selected_epoch = accuracy, run.epoch
-            run.selected = {name: value.detach().clone() for name, value in run.evaluated.state_dict().items()}
+            run.best = accuracy
+            run.select()
         if run.alpha is not None:
             run.alpha.step()
         run.history.append(row)
         run.epoch += 1
+        checkpoint.write(run)
         if run.processes.first:
-            checkpoint.write(run)
             records.write_json_lines(directory / "metrics.jsonl", run.history)
             if on_epoch:
                 on_epoch(row)

@@ -8,7 +8,6 @@ from maxsup.lab import models
 from maxsup.lab.recipes import Model, Optimizer, Recipe
 from maxsup.lab.training.optimization import optimizer_of, scheduler_of, updates_per_epoch
 
-CPU = torch.device("cpu")
 # 10 epochs of 4 updates, the last of an epoch on 5 images.
 RECIPE = Recipe("r", epochs=10, batch_size=10)
 IMAGES = 35
@@ -17,7 +16,7 @@ IMAGES = 35
 def rates(optimizer):
     recipe = dataclasses.replace(RECIPE, optimizer=optimizer)
     assert updates_per_epoch(recipe, IMAGES) == 4
-    built = optimizer_of(torch.nn.Linear(3, 2), recipe.optimizer, CPU)
+    built = optimizer_of(torch.nn.Linear(3, 2), recipe.optimizer)
     scheduler = scheduler_of(built, recipe, IMAGES)
     values = []
     for update in range(40):
@@ -53,7 +52,7 @@ def test_constant_stays_after_its_warm_up():
 
 def decayed(network, **settings):
     """Names of the weights that decay."""
-    optimizer = optimizer_of(network, Optimizer(weight_decay=0.3, **settings), CPU)
+    optimizer = optimizer_of(network, Optimizer(weight_decay=0.3, **settings))
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert set(decays.values()) <= {0.0, 0.3}
     return {name for name, p in network.named_parameters() if decays[id(p)]}
@@ -76,11 +75,17 @@ def test_embeddings_are_spared_from_decay_and_biases_and_norms_unless_asked():
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "lamb"])
-def test_every_optimizer_moves_the_weights_on_its_device(name):
+def test_one_kernel_makes_the_steps_of_the_plain_optimizer(name):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    layer = torch.nn.Linear(3, 2).to(device)
-    before = layer.weight.detach().clone()
-    optimizer = optimizer_of(layer, Optimizer(name, lr=0.1), device)
-    layer(torch.ones(1, 3, device=device)).square().sum().backward()
-    optimizer.step()
-    assert not torch.equal(layer.weight, before)
+    after = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(3, 2).to(device)
+        before = layer.weight.detach().clone()
+        optimizer = optimizer_of(layer, Optimizer(name, lr=0.1), fused=fused)
+        for _ in range(3):
+            layer(torch.ones(1, 3, device=device)).square().sum().backward()
+            optimizer.step()
+        assert not torch.equal(layer.weight, before)
+        after.append(layer.weight.detach())
+    torch.testing.assert_close(*after)

@@ -13,6 +13,7 @@ from maxsup.lab.processes import Processes
 from maxsup.lab.recipes import Data, Model, Optimizer
 from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import read_json_lines
+from maxsup.lab.training.checkpoint import Checkpoint
 from maxsup.lab.training.epoch import train_epoch
 from maxsup.lab.training.run import building
 
@@ -25,6 +26,12 @@ RECIPE = dataclasses.replace(
     model=Model("deit_tiny_patch16_224", image_size=8, patch_size=4, depth=2),
     optimizer=Optimizer(lr=0.01, warmup_epochs=0),
 )
+
+
+@pytest.fixture(autouse=True)
+def a_checkpoint_every_epoch(monkeypatch):
+    """However busy the machine is: a slow disk would otherwise be spared."""
+    monkeypatch.setattr(Checkpoint, "SLOW_SECONDS", float("inf"))
 
 
 def trained(watch=lambda run: None, **changes):

@@ -15,12 +15,17 @@ from maxsup.lab.recipes import Data, Model, Optimizer
 from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import RecordError, read_json, read_json_lines
 from maxsup.lab.training.batch_norm import synchronize_batch_norm
+from maxsup.lab.training.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="this PyTorch was built without gloo")
 
 RANKS = 2
 # 229 images in batches of 64: the last batch has 37, of which the processes get 19 and 18.
 BASE = dataclasses.replace(digits_convnet(), epochs=2, data=Data(name="digits", train_size=229, pad_crop=1))
+# No batch norm. Not by Adam, which makes full steps of the rounding in the keys' biases, whose gradient is 0.
+TRANSFORMER = dataclasses.replace(
+    BASE, model=Model("deit_tiny_patch16_224", image_size=8, patch_size=4, depth=1), optimizer=Optimizer(lr=0.01)
+)
 CASES = {
     # Batch norm over both processes, and a table that both fill.
     "online-label-smoothing": BASE,
@@ -32,12 +37,10 @@ CASES = {
         ema=0.8,
         optimizer=Optimizer(lr=0.05, warmup_epochs=0, schedule="multistep", milestones=(1,)),
     ),
-    # No batch norm. Not by Adam, which makes full steps of the rounding in the keys' biases, whose gradient is 0.
-    "max-sup": dataclasses.replace(
-        BASE,
-        model=Model("deit_tiny_patch16_224", image_size=8, patch_size=4, depth=1),
-        optimizer=Optimizer(lr=0.01),
-    ),
+    "max-sup": TRANSFORMER,
+    # Weights, gradients and momenta in pieces.
+    "cross-entropy": dataclasses.replace(TRANSFORMER, shard=True, accumulate=2, clip_norm=0.5),
+    "label-smoothing": dataclasses.replace(BASE, shard=True),
 }
 LOCAL = dataclasses.replace(BASE, epochs=1, sync_batch_norm=False)
 
@@ -92,6 +95,8 @@ def normalized(shares, rank):
 
 def stop_after_one_epoch(recipe, method, directory):
     """Trains one epoch and is interrupted in the second, as every process of a launch is."""
+    slow = Checkpoint.SLOW_SECONDS
+    Checkpoint.SLOW_SECONDS = float("inf")  # however busy the machine is, a checkpoint every epoch
     real = train.train_epoch
 
     def interrupted(run, *arguments):
@@ -105,6 +110,7 @@ def stop_after_one_epoch(recipe, method, directory):
             train.train(recipe, method, 0, directory)
     finally:
         train.train_epoch = real
+        Checkpoint.SLOW_SECONDS = slow
 
 
 def worker(rank, port, folder):
@@ -114,7 +120,9 @@ def worker(rank, port, folder):
     results = {method: train.train(recipe, method, 0, folder / method) for method, recipe in CASES.items()}
     results["local"] = train.train(LOCAL, "max-sup", 0, folder / "local")
     stop_after_one_epoch(BASE, "online-label-smoothing", folder / "two-then-one")
+    stop_after_one_epoch(CASES["cross-entropy"], "cross-entropy", folder / "sharded-then-one")
     results["one-then-two"] = train.train(BASE, "online-label-smoothing", 0, folder / "one-then-two")
+    results["one-then-sharded"] = train.train(CASES["cross-entropy"], "cross-entropy", 0, folder / "one-then-sharded")
     with pytest.raises(RecordError, match=r"recipe\.epochs: 2 -> 3"):
         train.train(dataclasses.replace(BASE, epochs=3), "online-label-smoothing", 0, folder / "one-then-two")
     torch.save(results, folder / f"results-{rank}.pt")
@@ -129,6 +137,7 @@ def folders(tmp_path_factory, smooth_network):
     for method, recipe in CASES.items():
         train.train(recipe, method, 0, alone / method)
     stop_after_one_epoch(BASE, "online-label-smoothing", together / "one-then-two")
+    stop_after_one_epoch(CASES["cross-entropy"], "cross-entropy", together / "one-then-sharded")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -165,18 +174,31 @@ def test_every_process_returns_the_result(folders):
         assert result == read_json(folders[1] / name / "result.json")
 
 
-def test_a_checkpoint_of_two_processes_is_resumed_by_one(folders):
+@pytest.mark.parametrize(
+    ("folder", "method"), [("two-then-one", "online-label-smoothing"), ("sharded-then-one", "cross-entropy")]
+)
+def test_a_checkpoint_of_two_processes_is_resumed_by_one(folders, folder, method):
     alone, together = folders
-    assert len(read_json_lines(together / "two-then-one" / "metrics.jsonl")) == 1
+    assert len(read_json_lines(together / folder / "metrics.jsonl")) == 1
     seen = []
-    train.train(BASE, "online-label-smoothing", 0, together / "two-then-one", on_epoch=seen.append)
+    train.train(CASES[method], method, 0, together / folder, on_epoch=seen.append)
     assert [row["epoch"] for row in seen] == [1]
-    assert_same_run(alone / "online-label-smoothing", together / "two-then-one")
+    assert_same_run(alone / method, together / folder)
 
 
-def test_a_checkpoint_of_one_process_is_resumed_by_two(folders):
+@pytest.mark.parametrize(
+    ("folder", "method"), [("one-then-two", "online-label-smoothing"), ("one-then-sharded", "cross-entropy")]
+)
+def test_a_checkpoint_of_one_process_is_resumed_by_two(folders, folder, method):
     alone, together = folders
-    assert_same_run(alone / "online-label-smoothing", together / "one-then-two")
+    assert_same_run(alone / method, together / folder)
+
+
+def test_what_cannot_be_sharded_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"shard: a moving average cannot be spread over processes, got ema 0\.9"):
+        dataclasses.replace(BASE, shard=True, ema=0.9)
+    with pytest.raises(ValueError, match="shard: zipf-label-smoothing applies the head by itself"):
+        train.train(dataclasses.replace(BASE, shard=True), "zipf-label-smoothing", 0, tmp_path)
 
 
 def test_batch_norm_over_each_processs_own_images_is_another_run(folders):

@@ -221,6 +221,8 @@ class Recipe:
     """Decay per step of the weights' moving average, which is then what is validated and tested; None takes none."""
     sync_batch_norm: bool = True
     """Batch norm over the images of all processes, so that their number changes nothing; else each over its own."""
+    shard: bool = False
+    """Spread weights and optimizer state over the processes (FSDP), for networks that one GPU cannot hold."""
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -252,6 +254,8 @@ class Recipe:
             )
         if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
             raise ValueError(f"clip_norm must be a finite number above 0 or None, got {self.clip_norm}")
+        if self.shard and self.ema is not None:
+            raise ValueError(f"shard: a moving average cannot be spread over processes, got ema {self.ema}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must be between 0 and 1 or None, got {self.ema}")
 

@@ -23,12 +23,15 @@ class Checkpoint:
         self.due = 0.0
 
     def write(self, run: Run) -> None:
-        """Writes the run's state, unless it is too soon."""
+        """Writes the run's state in the first process, unless it is too soon; all have to call it."""
         begin = time.monotonic()
-        if begin < self.due:
+        if run.processes.of_first(lambda: begin < self.due):
+            return
+        state = run.state_dict()
+        if not run.processes.first:
             return
         with records.replacing(self.path) as path:
-            torch.save(run.state_dict(), path)
+            torch.save(state, path)
         took = time.monotonic() - begin
         self.due = time.monotonic() + 9 * took if took > self.SLOW_SECONDS else 0.0
 

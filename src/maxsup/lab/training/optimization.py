@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
+import torch.optim
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import nn
@@ -16,9 +16,9 @@ from maxsup.lab.recipes import Optimizer, Recipe
 FUSED = ("sgd", "momentum", "adam", "adamw")
 
 
-def optimizer_of(model: nn.Module, settings: Optimizer, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer; weight decay spares what the settings and the model say."""
-    fused: dict[str, Any] = {"fused": True} if device.type == "cuda" and settings.name in FUSED else {}
+def optimizer_of(model: nn.Module, settings: Optimizer, *, fused: bool = False) -> torch.optim.Optimizer:
+    """The optimizer, as one kernel if `fused` and it can be; weight decay spares what settings and model say."""
+    options: dict[str, Any] = {"fused": True} if fused and settings.name in FUSED else {}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
         opt=settings.name,
@@ -26,7 +26,7 @@ def optimizer_of(model: nn.Module, settings: Optimizer, device: torch.device) ->
         weight_decay=settings.weight_decay,
         momentum=settings.momentum,
         filter_bias_and_bn=not settings.decay_norm_bias,
-        **fused,
+        **options,
     )
     return optimizer
 
