@@ -246,11 +246,13 @@ def _report(arguments: Sequence[str]) -> int:
 def _study(arguments: Sequence[str]) -> int:
     from maxsup.lab.studies import STUDIES
 
-    if not arguments or arguments[0] in ("-h", "--help"):
-        names = ", ".join(STUDIES)
+    names = ", ".join(STUDIES)
+    if not arguments:
+        raise UsageError(f"`maxsup study` takes list, or a study first: {names}")
+    if arguments[0] in ("-h", "--help"):
         print(f"usage: maxsup study list [--measure]\n       maxsup study NAME [options]\n\nNAME is one of {names};")
         print("`maxsup study NAME --help` shows its options, with the values of its first recipe.")
-        return 0 if arguments else 2
+        return 0
     if arguments[0] == "list":
         return _study_list(arguments[1:])
     study = lookup("study", arguments[0], STUDIES)()

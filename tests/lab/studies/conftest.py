@@ -13,7 +13,7 @@ PRINTED = {"cross-entropy": (0.7421, None), "label-smoothing": (0.76, 0.001), "m
 RECIPE = dataclasses.replace(digits_convnet(), epochs=2, batch_size=32, data=Data("digits", train_size=100))
 
 
-def tiny(columns=None, **changes):
+def tiny(**changes):
     """Two schedules of alpha × three methods on the digits, in the form of the paper's Table 8."""
     constant = Variant("constant", dataclasses.replace(RECIPE, alpha=Alpha(0.1, 0.1, "constant")))
     linear = Variant("linear", RECIPE)

@@ -1,8 +1,15 @@
 import json
+import shutil
 import statistics
 
+import pytest
+
+from maxsup.lab.recipes import Data
+from maxsup.lab.report.published import Published
 from maxsup.lab.report.study import summarize_study
-from maxsup.lab.studies.run import run
+from maxsup.lab.studies import paper
+from maxsup.lab.studies.run import Probe, run
+from maxsup.lab.studies.study import Column, Row, as_record, changes
 from tests.lab.studies.conftest import recipes, tiny
 
 COMPARED = {"constant": ["cross-entropy", "label-smoothing", "max-sup"], "linear": ["label-smoothing", "max-sup"]}
@@ -60,8 +67,6 @@ def test_the_differences_are_paired_by_seed_across_comparisons(made):
 
 
 def test_the_same_call_finds_everything_done_and_new_seeds_are_added(made, tmp_path):
-    import shutil
-
     directory = shutil.copytree(made, tmp_path / "copy")
     stamps = {path: path.stat().st_mtime_ns for path in directory.rglob("result.json")}
     assert len(stamps) == 10
@@ -72,3 +77,53 @@ def test_the_same_call_finds_everything_done_and_new_seeds_are_added(made, tmp_p
     assert again.keys() == stamps.keys()
     assert [path for path in stamps if again[path] != stamps[path]] == [lost]
     assert accuracy(directory, "constant", "max-sup", 1) == accuracy(made, "constant", "max-sup", 1)
+
+
+def test_a_study_of_features_probes_its_runs_and_keeps_the_papers_column(made, tmp_path):
+    directory = shutil.copytree(made, tmp_path / "copy")
+    probed = Published("Table 3", "", {"probe.cifar10.linear": {"max-sup": (0.81, None)}})
+    column = Column("linear probe %", "linear", paper.probed("cifar10"), probed)
+    study = tiny(
+        columns=(column,),
+        rows=(Row("max-sup", "max-sup"),),
+        variants=tiny().variants[1:],
+        contrasts=(),
+        afterwards="probe",
+    )
+    digits = Probe(Data("digits", train_size=50))
+    assert run(study, recipes(study), [0, 1], directory, workers=1, probe=digits) == []
+    summary = summarize_study(directory / "study-tiny")
+    assert summary["rehearsal"] is True  # the paper's probe is on CIFAR-10
+    (cell,) = summary["cells"]
+    found = [
+        json.loads(path.read_text())["linear"]["accuracy"]
+        for path in sorted((directory / "linear/runs/max-sup").glob("*/probe-digits-train-50.json"))
+    ]
+    assert len(found) == 2
+    assert cell["mean"] == statistics.mean(found)
+    assert (cell["paper"]["mean"], cell["difference"]) == (0.81, None)
+    # Label smoothing is in the folder too, and no part of this study.
+    assert not list((directory / "linear/runs/label-smoothing").glob("*/probe-*.json"))
+
+
+@pytest.mark.parametrize("name", paper.STUDIES)
+def test_every_study_has_the_papers_column_with_each_of_its_numbers(name):
+    study = paper.STUDIES[name]()
+    assert study.name == name
+    record = as_record(study, changes(study, study), rehearsal=False)
+    assert not any(of["changes"] for of in record["comparisons"].values())
+    printed = [cell for cell in record["cells"] if cell["paper"]["mean"] is not None]
+    assert (
+        len(printed)
+        == {
+            "table1": 6,
+            "table2": 36,
+            "table3": 4,
+            "table4-imagenet": 24,
+            "table4-cifar100": 24,
+            "table5": 5,
+            "table7": 24,
+            "table8": 6,
+        }[name]
+    )
+    assert [cell["differs"] for cell in printed] == [[]] * len(printed)

@@ -125,4 +125,4 @@ def test_help_names_the_studies(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
     assert "NAME is one of tiny" in out
-    assert run(capsys)[0] == 2
+    assert run(capsys) == (2, "", "maxsup: `maxsup study` takes list, or a study first: tiny\n")

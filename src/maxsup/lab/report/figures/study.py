@@ -34,6 +34,8 @@ def cells(summary: Json) -> Figure:
             if not summary["rehearsal"]:
                 _points(axes, [cell for cell in of if cell["paper"]["mean"] is not None], measure, "paper")
             axes.set_title(columns[place]["title"])
+            if measure["title"] != columns[place]["title"]:
+                axes.set_xlabel(measure["title"])
             axes.grid(axis="x", linewidth=0.4, alpha=0.5)
         first = panels[0, 0]
         first.set_yticks(range(len(rows)), rows)

@@ -57,7 +57,7 @@ def _detail(cell: Json, measure: Json) -> str:
         return f"n = {cell['n']}"
     places = numbers.digits(numbers.scaled(cell["std"], measure), measure["percent"])
     low, high = (f"{numbers.scaled(x, measure):.{places}f}" for x in cell["interval"])
-    return f"n = {cell['n']} [{low}, {high}]"
+    return f"n = {cell['n']} [{low}, {high}]".replace("-", numbers.MINUS)
 
 
 def _contrast(summary: Json, contrast: Json) -> Grid:
