@@ -134,8 +134,8 @@ def _config(
             "num_classes": _num_classes(classifier),
             "custom_load": False,
             "fixed_input_size": bool(known.get("fixed_input_size", False)),
-            "first_conv": known["first_conv"],
-            "classifier": known["classifier"],
+            "first_conv": known.get("first_conv"),
+            "classifier": known.get("classifier"),
         },
     }
     if class_names is not None:

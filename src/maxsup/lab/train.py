@@ -207,7 +207,7 @@ def _train(
             "processes": processes.world,
         }
         records.write_json(directory / "run.json", {**info, **environment.source_state(), **where, **started, **taught})
-    check_same_teacher(directory, taught)
+    processes.of_first(lambda: check_same_teacher(directory, taught))
     with (
         _reproducible(recipe.cpu_threads, on_cpu=device.type == "cpu"),
         building(recipe, method, seed, data, processes, teacher) as run,
