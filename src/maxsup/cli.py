@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
     from rich.console import Console
@@ -35,6 +35,8 @@ from maxsup.lab.records import DataError, Json
 
 if TYPE_CHECKING:
     from maxsup.lab.analysis.batch import Outcome
+
+T = TypeVar("T")
 
 MANUAL = f"""\
 maxsup {__version__}: does MaxSup, or another regulariser of the logits, help on your data?
@@ -322,8 +324,14 @@ def _data(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _parse_with_file(kind: Callable[..., T], command: str, what: str, arguments: Sequence[str]) -> T:
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        raise UsageError(f"`maxsup {command}` takes {what} first")
+    return parse(kind, command, arguments)
+
+
 def _export(arguments: Sequence[str]) -> int:
-    options = parse_with_paths(Export, "export", arguments)
+    options = _parse_with_file(Export, "export", "the folder of a finished run", arguments)
     from maxsup.lab import export
 
     written = export.export(options.run, options.out, options.data_dir)
@@ -332,7 +340,7 @@ def _export(arguments: Sequence[str]) -> int:
 
 
 def _import(arguments: Sequence[str]) -> int:
-    options = parse(Import, "import", arguments)
+    options = _parse_with_file(Import, "import", "the file of a checkpoint", arguments)
     from maxsup.lab import imported
     from maxsup.lab.data import DATA_SETS
     from maxsup.lab.models import check_name

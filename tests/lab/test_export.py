@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from maxsup import cli
 from maxsup.lab import records
 from maxsup.lab.analysis.weights import load_model
 from maxsup.lab.data import load as load_data
@@ -144,3 +145,20 @@ def test_exported_weights_have_the_networks_own_names(resnet, tmp_path):
     export(resnet, tmp_path)
     network = timm.create_model("resnet10t", in_chans=1, num_classes=10)
     assert load_file(tmp_path / "model.safetensors").keys() == network.state_dict().keys()
+
+
+def test_the_command_exports_and_says_what_is_wrong(resnet, tmp_path, capsys):
+    assert cli.main(["export", str(resnet), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.startswith(f"written: {tmp_path / 'out/model.safetensors'}, ")
+    for arguments, message in (
+        (["export"], "`maxsup export` takes the folder of a finished run first"),
+        (["export", "--out", "x"], "`maxsup export` takes the folder of a finished run first"),
+        (["export", str(tmp_path), "--out", "x"], "the run is missing, and only a finished one can be exported"),
+        (["import", "--model", "resnet18"], "`maxsup import` takes the file of a checkpoint first"),
+        (["import", "x.pth", "--model", "resnet81", "--out", "x"], "unknown model 'resnet81'; did you mean"),
+        (["import", "x.pth", "--model", "resnet18", "--out", "x"], "x.pth: no such checkpoint"),
+    ):
+        assert cli.main(arguments) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert message in err

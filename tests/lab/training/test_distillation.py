@@ -161,3 +161,29 @@ def test_students_without_a_fitting_teacher_are_refused(teachers, tmp_path):
 
 def test_a_recorded_recipe_is_read_back(teachers):
     assert trained_recipe(teachers / "max-sup") == TINY
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_graph_with_a_teacher_gives_the_eager_numbers_bit_by_bit():
+    from maxsup.lab.training.step import EAGER_STEPS, Step
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8, generator=generator).cuda()
+    labels, weight = torch.arange(6, device="cuda") % 3, torch.tensor(1.0, device="cuda")
+    mean, std = torch.tensor([[[0.4]]]), torch.tensor([[[0.3]]])
+    runs = []
+    for graph in (False, True):
+        torch.manual_seed(1)
+        teacher = Teacher(Classifier(ConvNet(1, 3), mean, std), mean, std).cuda()
+        model, loss = Classifier(ConvNet(1, 3), mean, std).cuda(), DistillationLoss(2.0, 0.5)
+        step = Step(model, loss, precision="bfloat16", full_size=6, teacher=teacher, graph=graph)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        totals = []
+        for place in range(EAGER_STEPS + 3):
+            totals.append(step(images.roll(place, 0), labels, weight).clone())
+            optimizer.step()
+            optimizer.zero_grad()
+        runs.append((torch.stack(totals), torch.cat([p.detach().flatten() for p in model.parameters()])))
+    assert torch.equal(runs[0][0], runs[1][0])
+    assert torch.equal(runs[0][1], runs[1][1])
