@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ziamath.config.svg2 = False  # outlines alone, without ids that repeat on a page
 _SIZE = 16
+_COLON = "\N{RATIO}"
 
 project = "maxsup"
 author = "The maxsup developers"
@@ -79,12 +80,20 @@ def _without_aliases(app: Sphinx, what: str, name: str, of: object, skip: bool, 
     return True if (getattr(of, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
+def _untyped(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
+    """A field's documentation has no type before its first colon: no colon, so that none is looked for."""
+    if what == "attribute":
+        lines[:] = [line.replace(":", _COLON) for line in lines]
+
+
 def _plain_bars(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
-    """A bar outside of code is an absolute value in our docstrings, and no substitution."""
+    """A bar outside of code is an absolute value in our docstrings, and no substitution; "K." begins no list."""
     for place, line in enumerate(lines):
+        line = re.sub(r"(:param \w+: )([A-Z]\.)$", r"\1\\\2", line)
         if not line.lstrip().startswith((">>>", "...")):
             parts = re.split(r"(`+[^`]*`+)", line)
-            lines[place] = "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts)
+            line = "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts)
+        lines[place] = line.replace(_COLON, ":")
 
 
 def _links_out(app: Sphinx, page: str, content: list[str]) -> None:
@@ -109,6 +118,7 @@ def _links_out(app: Sphinx, page: str, content: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     """Formulas as pictures: the pages load no script and no font from elsewhere."""
     app.connect("autodoc-skip-member", _without_aliases)
-    app.connect("autodoc-process-docstring", _plain_bars)
+    app.connect("autodoc-process-docstring", _untyped, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", _plain_bars, priority=600)  # after it
     app.connect("source-read", _links_out)
     app.add_html_math_renderer("outlines", (_inline, None), (_block, None))
