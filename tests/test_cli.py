@@ -25,7 +25,17 @@ def run(capsys, *arguments):
 def test_help_and_version(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for word in ("list", "train RECIPE", "compare RECIPE", "analyze PATH", "probe PATH", "report DIR", "Exit codes"):
+    for word in (
+        "list",
+        "train RECIPE",
+        "compare RECIPE",
+        "analyze PATH",
+        "probe PATH",
+        "corrupt PATH",
+        "segment PATH",
+        "report DIR",
+        "Exit codes",
+    ):
         assert word in out
     assert run(capsys) == (0, out, "")
     assert run(capsys, "--version") == (0, f"maxsup {__version__}\n", "")
@@ -77,6 +87,8 @@ def test_help_shows_the_recipes_values(capsys):
         (["compare", "digits-convnet", "--workers", "0", "--out", "x"], "workers must be at least 1, got 0"),
         (["compare", "digits-convnet", "--seeds", "-1", "--out", "x"], "seeds must be at least 0, got -1"),
         (["train", "digits-convnet", "--epochs", "0", "--out", "x"], "epochs must be at least 1, got 0"),
+        (["corrupt"], "`maxsup corrupt` takes folders"),
+        (["corrupt", "x"], "x: no run and no comparison here"),
         (["probe"], "`maxsup probe` takes folders"),
         (["probe", "--data", "digits"], "`maxsup probe` takes folders"),
         (["probe", "x", "--data", "digit"], "unknown data set 'digit'; did you mean digits"),
@@ -206,6 +218,15 @@ def test_wrong_names_for_a_comparison_are_found_before_anything_is_analyzed(caps
     assert (code, err.count("\n")) == (2, 1)
     assert "no PATH is a comparison" in err
     assert list(copy.rglob("analysis.json")) == []
+
+
+def test_corrupt_tests_a_run_and_tells_its_means(capsys, comparison, tmp_path):
+    one = shutil.copytree(comparison / "runs/max-sup/seed-0", tmp_path / "run")
+    code, _, err = run(capsys, "corrupt", str(one))
+    assert code == 0
+    record = json.loads((one / "corruptions.json").read_text())
+    assert f"max-sup seed 0: error {record['mean']['error']:.4f} (clean {record['clean']['error']:.4f})" in err
+    assert len(record["corruptions"]) == 12
 
 
 def test_a_damaged_run_stops_no_other_and_is_named(capsys, comparison, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 try:
     from rich.console import Console
 
-    from maxsup.lab.parsing import UsageError, parse, parse_with_paths, parse_with_recipe
+    from maxsup.lab.parsing import UsageError, parse, parse_with_paths, parse_with_recipe, take
 except ModuleNotFoundError as missing:
     raise SystemExit(f"maxsup: {missing.name} is not installed; the command needs pip install 'maxsup[lab]'") from None
 
@@ -20,6 +21,7 @@ from maxsup.lab.names import lookup
 from maxsup.lab.options import (
     Analyze,
     Compare,
+    Corrupt,
     DataMake,
     DataShow,
     Distill,
@@ -27,6 +29,7 @@ from maxsup.lab.options import (
     Import,
     Probe,
     Report,
+    Segment,
     StudyList,
     Train,
 )
@@ -46,6 +49,9 @@ usage: maxsup list                      the recipes, methods and data sets
        maxsup compare RECIPE [options]  methods × seeds, several runs at a time, and the report
        maxsup analyze PATH...           measures, curves and pictures of finished runs, from their records and weights
        maxsup probe PATH... --data NAME linear and k-NN accuracy of their frozen features on other images
+       maxsup corrupt PATH...           error, NLL and ECE on corrupted test images
+       maxsup segment PATH... --data NAME
+                                        mean IoU of UPerNet, fine-tuned on their backbones
        maxsup report DIR                the tables and report.html of a comparison or study, written anew
        maxsup study list [--measure]    the paper's tables as studies: data, runs, GPU hours
        maxsup study NAME [options]      one of them: recipes × methods × seeds, and the paper's numbers beside ours
@@ -65,7 +71,7 @@ Every field of a recipe is an option: --epochs 5, --optimizer.lr 0.05, --data.tr
 `maxsup train RECIPE --help` shows them all, with that recipe's values.
 
 PATH is the folder of a run or of a comparison; of the latter all finished runs are taken, several at a time, and the
-report is written again. Nothing is trained, and what was computed before is kept. Networks that were trained with
+report is written again. What was computed before is kept; segment alone trains. Networks that were trained with
 --data.classes 0 1 2 3 4 (or, the same, --pretrain-classes 0 1 2 3 4) are probed on the other classes of that data:
        maxsup compare fashion-mnist-resnet18 --pretrain-classes 0 1 2 3 4 --out runs/half
        maxsup probe runs/half --data fashion-mnist
@@ -92,6 +98,8 @@ def _check_names(recipe: Recipe, methods: Sequence[str]) -> None:
 def _list(arguments: Sequence[str]) -> int:
     from maxsup.lab.data import DATA_SETS
     from maxsup.lab.methods import METHODS
+    from maxsup.lab.segmentation.recipes import RECIPES as SEGMENTATION
+    from maxsup.lab.segmentation.sources import DATA_SETS as LABELLED
 
     if arguments:
         raise UsageError(f"unexpected argument {arguments[0]!r}")
@@ -103,6 +111,8 @@ def _list(arguments: Sequence[str]) -> int:
         "recipes": {name: first_line(recipe) for name, recipe in RECIPES.items()},
         "methods": {name: method.summary for name, method in METHODS.items()},
         "data sets": {name: first_line(loader) for name, loader in DATA_SETS.items()},
+        "segmentation recipes": {name: first_line(recipe) for name, recipe in SEGMENTATION.items()},
+        "segmentation data sets": {name: first_line(loader) for name, loader in LABELLED.items()},
     }
     for title, entries in sections.items():
         print(title)
@@ -221,6 +231,43 @@ def _probe(arguments: Sequence[str]) -> int:
     for comparison in comparisons:
         Console().print(commands.probe_table(comparison, outcomes))
         _write_and_print_report(comparison.path)
+    return _exit_code(_errors(outcomes))
+
+
+def _corrupt(arguments: Sequence[str]) -> int:
+    options = parse_with_paths(Corrupt, "corrupt", arguments)
+    from maxsup.lab import analysis_commands as commands
+
+    runs, comparisons = commands.collect(options.paths)
+    outcomes = commands.corrupt(runs, options.data_dir, options.workers)
+    for comparison in comparisons:
+        _write_and_print_report(comparison.path)
+    return _exit_code(_errors(outcomes))
+
+
+def _segment(arguments: Sequence[str]) -> int:
+    from maxsup.lab.segmentation.recipes import RECIPES as SEGMENTATION
+    from maxsup.lab.segmentation.recipes import of_data
+
+    wanted, rest = take("--recipe", arguments)
+    data, rest = take("--data", rest)
+    asks_help = bool({"-h", "--help"} & set(rest))
+    if data is None and wanted is None and not asks_help:
+        raise UsageError("`maxsup segment` needs --data NAME, images with labels per pixel; `maxsup list` shows them")
+    recipe = lookup("recipe", wanted, SEGMENTATION)() if wanted else of_data(data or "fashion-scenes")
+    recipe = dataclasses.replace(recipe, data=data or recipe.data)
+    if not asks_help and (not rest or rest[0].startswith("-")):
+        raise UsageError("`maxsup segment` takes folders of finished runs or comparisons first")
+    options = parse(Segment, "segment", rest, recipe, place="paths")
+    from maxsup.lab import segmentation_command as commands
+    from maxsup.lab.segmentation.sources import DATA_SETS
+
+    lookup("data set with labels per pixel", options.recipe.data, DATA_SETS)
+    runs, comparisons = commands.collect(options.paths)
+    outcomes = commands.segment(runs, options)
+    if commands.is_main_process():
+        for comparison in comparisons:
+            _write_and_print_report(comparison.path)
     return _exit_code(_errors(outcomes))
 
 
@@ -385,6 +432,8 @@ COMMANDS = {
     "compare": _compare,
     "analyze": _analyze,
     "probe": _probe,
+    "corrupt": _corrupt,
+    "segment": _segment,
     "report": _report,
     "study": _study,
     "distill": _distill,

@@ -1,5 +1,8 @@
 """Streamed images: what they become, in which order, by whichever processes."""
 
+import gc
+import multiprocessing
+import random
 import subprocess
 import sys
 import time
@@ -12,6 +15,7 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from maxsup.lab.data import DataError, Streamed, evaluation_batches, load, training_batches
+from maxsup.lab.data.view import View
 from maxsup.lab.recipes import Data
 from tests.lab.real_files import write_folder
 
@@ -305,3 +309,27 @@ def test_a_killed_training_takes_its_processes_with_it(folder):
     while any(Path(f"/proc/{pid}").exists() for pid in children):
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+def test_the_processes_end_with_the_split(folder):
+    data = with_(loader_workers=2)
+    train = load(data, folder).train
+    gc.disable()  # a circle of references would keep them until the next collection
+    try:
+        list(training_batches(train, data, 8, seed=0))
+        children = {child.pid for child in multiprocessing.active_children()}
+        assert len(children) == 2
+        del train
+        assert not {child.pid for child in multiprocessing.active_children()} & children
+    finally:
+        gc.enable()
+
+
+def test_rand_augment_of_the_greatest_magnitude_keeps_no_bits_of_some_images():
+    view = View((8, 8), 3, rand_augment="rand-m10-mstd0-n1-p1-inc1")
+    image = Image.fromarray(np.full((8, 8, 3), 200, np.uint8))
+    np.random.seed(0)  # noqa: NPY002
+    random.seed(0)
+    made = [view(image) for _ in range(200)]
+    # One of 15 operations is Posterize, which keeps 4 - 4 bits: Pillow 13 would refuse.
+    assert 0.01 < np.mean([not bool(pixels.any()) for pixels in made]) < 0.2

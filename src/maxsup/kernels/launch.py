@@ -106,7 +106,7 @@ def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan
         return stream_plan(classes, layout, 32768 // size // halves, warps=16 // halves, programs=halves)
     groups, warps = columns // layout.vector, max(1, columns // 1024)
     if 256 < columns <= 2048:
-        registers = 96 if size == 2 and not layout.edges else 128
+        registers = 96 if size == 2 and columns > 512 and not layout.edges else 128
         rows = max(1, 1024 // columns)
         return Plan(rows, groups, 1, warps, _at_once(registers, warps), registers, ahead=False)
     # Enough for the rows of a warp and the next ones.

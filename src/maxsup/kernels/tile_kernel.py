@@ -4,12 +4,13 @@
 
 Memory sets the speed, so a row is read in vectors of 16 bytes where its place allows. A tile has the shape (ROWS,
 GROUPS, VECTOR): a vector is what one thread loads at once, and what can be said of a whole vector (whether it is within
-the row, its sum, its maximum) costs a share of an instruction per logit. Triton gives a warp's threads to the rows
+the row, its sum, its maximum) costs a share of an instruction per logit. Triton 3.6 gives a warp's threads to the rows
 first: with 8 rows a row has 4 threads, which take few steps to reduce it, and what is computed once a row is computed
-for 8 rows at once. With EDGES the rows need not begin at a multiple of 16 bytes: the vectors cover the inside of a row,
-and up to VECTOR − 1 logits on either side are an edge. The two classes whose gradient is special, y and argmax, are
-found by comparing every logit, which memory leaves time for: a store of single logits is a read of what surrounds them,
-since memory is written by 32 bytes. Probabilities are read in the same vectors.
+for 8 rows at once (Triton 3.8 gives all 32 to one row, which takes more registers: some are spilled). With EDGES the
+rows need not begin at a multiple of 16 bytes: the vectors cover the inside of a row, and up to VECTOR − 1 logits on
+either side are an edge. The two classes whose gradient is special, y and argmax, are found by comparing every logit,
+which memory leaves time for: a store of single logits is a read of what surrounds them, since memory is written by 32
+bytes. Probabilities are read in the same vectors.
 
 A gradient in the logits' place needs no barrier: a row is read once, all of it before its maximum is known.
 """

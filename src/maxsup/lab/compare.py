@@ -90,7 +90,8 @@ def compare(
     runs = open_comparison(recipe, methods, seeds, directory)
     pending = [
         Job(recipe, run.method, run.seed, run_directory(directory, run.method, run.seed), data_dir)
-        for run in runs
+        # Seed by seed: a comparison that is cut short has its methods with the same seeds, which is what is paired.
+        for run in sorted(runs, key=lambda run: run.seed)
         if run.status not in ("finished", "diverged")
     ]
     total = len(pending)

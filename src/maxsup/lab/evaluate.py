@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -75,3 +75,18 @@ def measures(of: Outputs) -> dict[str, float | int | None]:
         "r_squared": separation.r_squared,
     }
     return {"n": len(labels), **{name: records.finite(value) for name, value in values.items()}}
+
+
+def clean_measures(of: Outputs, clean: Tensor) -> dict[str, float | int | None]:
+    """The measures of training images against their right labels (N,), where some labels of `of` are wrong.
+
+    And of the images with a wrong label, the shares that the model gives this label (``memorized``) and the right one
+    (``recovered``); None where there are none.
+    """
+    clean = clean.to(of.labels.device)
+    predicted = of.logits.argmax(1)
+    wrong = of.labels != clean
+    memorized = (predicted == of.labels)[wrong].double().mean()
+    recovered = (predicted == clean)[wrong].double().mean()
+    shares = {"memorized": records.finite(memorized), "recovered": records.finite(recovered)}
+    return {**measures(replace(of, labels=clean)), **shares}

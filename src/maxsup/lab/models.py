@@ -139,8 +139,8 @@ def _check_drop_path(model: recipes.Model, network: nn.Module | None) -> None:
         raise ValueError(f"model.drop_path: {model.name!r} has no residual blocks that could be skipped")
 
 
-def build(model: recipes.Model, channels: int, num_classes: int) -> nn.Module:
-    """The network of a recipe, randomly initialised.
+def build(model: recipes.Model, channels: int, num_classes: int, *, any_size: bool = False) -> nn.Module:
+    """The network of a recipe, randomly initialised; with `any_size` a vision transformer takes images of every size.
 
     Raises:
         UnknownNameError: if neither we nor timm know the name.
@@ -157,6 +157,8 @@ def build(model: recipes.Model, channels: int, num_classes: int) -> nn.Module:
     if model.name == "convnet":
         _check_drop_path(model, None)
         return ConvNet(channels, num_classes)
+    if any_size and is_vision_transformer(model.name):
+        sizes |= {"dynamic_img_size": True, "dynamic_img_pad": True}
     import timm
 
     if model.drop_path:

@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 import tyro
 
 from maxsup.lab.recipes import Recipe
+from maxsup.lab.segmentation.recipes import SegmentationRecipe
 
 RecipeOptions = Annotated[Recipe, tyro.conf.arg(name="")]
+SegmentationOptions = Annotated[SegmentationRecipe, tyro.conf.arg(name="")]
 Paths = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...")]
 
 
@@ -97,6 +99,46 @@ class Probe:
     """Neighbours that vote, by cosine."""
     workers: int | None = None
     """Runs at a time, one thread each; None: as many as there are cores."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some."""
+
+
+@dataclass(frozen=True)
+class Corrupt:
+    """Test finished runs on corrupted test images: error, NLL and ECE by kind and severity; nothing is trained.
+
+    Twelve kinds of noise, blur, weather and digital damage with five severities each, so that each run sees its test
+    images 61 times; every run sees the same.
+    """
+
+    paths: Paths
+    """Folders of finished runs, or of comparisons."""
+    workers: int | None = None
+    """Runs at a time, one thread each; None: one where there is a GPU, else as many as there are cores."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Fine-tune UPerNet on the backbones of finished runs, and measure the mIoU on the test images.
+
+    The records go into the runs' own folders. What is finished is kept; what was interrupted goes on.
+    """
+
+    paths: Paths
+    """Folders of finished runs, or of comparisons."""
+    recipe: SegmentationOptions
+    seed: int | None = None
+    """Seed of the decoder's weights, of the order of the images and of the augmentation; None: each run's own."""
+    label: str | None = None
+    """Name of this fine-tuning in records and report; None: that of the data, and of another loss than usual."""
+    keep_weights: bool = False
+    """Keep the fine-tuned weights."""
+    workers: int | None = None
+    """Runs at a time; None: one per GPU, or one per core."""
+    loaders: int | None = None
+    """Processes a run that read files; None: 8 beside a GPU, none without."""
     data_dir: Path | None = None
     """Folder with the data set's files, where it needs some."""
 

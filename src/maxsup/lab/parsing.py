@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import tyro
 
 from maxsup.lab.names import lookup, unknown
-from maxsup.lab.recipes import RECIPES, Recipe
+from maxsup.lab.recipes import RECIPES
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ class UsageError(ValueError):
     """The command line is wrong; the message says how."""
 
 
-def option_names(kind: Any, recipe: Recipe | None) -> list[str]:
+def option_names(kind: Any, recipe: Any | None) -> list[str]:
     """The options of a command, those of its recipe's fields included."""
 
     def names(of: Any, prefix: str = "") -> list[str]:
@@ -37,9 +37,31 @@ def option_names(kind: Any, recipe: Recipe | None) -> list[str]:
     return own + (names(recipe) if recipe else [])
 
 
-def parse(kind: Callable[..., T], command: str, arguments: Sequence[str], recipe: Recipe | None = None) -> T:
-    """Arguments to a dataclass through tyro; an unknown option becomes one line with the nearest names."""
-    options: Any = {"default": kind(recipe=recipe, out=tyro.MISSING)} if recipe else {}
+def take(name: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The last value of an option, and the arguments without it."""
+    value, rest, pending = None, [], False
+    for argument in arguments:
+        if pending:
+            value, pending = argument, False
+        elif argument == name:
+            pending = True
+        elif argument.startswith(f"{name}="):
+            value = argument.removeprefix(f"{name}=")
+        else:
+            rest.append(argument)
+    if pending:
+        raise UsageError(f"{name} needs a value")
+    return value, rest
+
+
+def parse(
+    kind: Callable[..., T], command: str, arguments: Sequence[str], recipe: Any | None = None, place: str = "out"
+) -> T:
+    """Arguments to a dataclass through tyro; an unknown option becomes one line with the nearest names.
+
+    `recipe` fills the field of that name; `place` is the field that then has to be given.
+    """
+    options: Any = {"default": kind(recipe=recipe, **{place: tyro.MISSING})} if recipe else {}
     parsed: T
     rest: list[str]
     parsed, rest = tyro.cli(kind, prog=f"maxsup {command}", args=list(arguments), return_unknown_args=True, **options)

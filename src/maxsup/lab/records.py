@@ -9,6 +9,8 @@ A run's folder::
     model.safetensors    the selected weights
     analysis.json        what `maxsup analyze` measured; localization-<data>.json Grad-CAM against masks
     probe-<data>.json    what `maxsup probe` measured
+    corruptions.json     what `maxsup corrupt` measured
+    segment-<label>/     what `maxsup segment` made; see `maxsup.lab.segmentation.train`
     error.txt            the traceback of the last failed attempt
     checkpoint.pt        state after the last finished epoch, while the run is unfinished
 

@@ -70,6 +70,8 @@ def _finish(run: Run, data: datasets.DataSet, directory: Path) -> Json:
     for name in ("train", "validation", "test"):
         out = evaluate.gathered_outputs(run.evaluated, getattr(data, name), run.processes)
         measured[name] = evaluate.measures(out)
+        if name == "train" and data.clean_labels is not None:
+            measured["train_clean"] = evaluate.clean_measures(out, data.clean_labels)
         if name != "train":  # the training split's outputs are large, and the weights give them back
             tensors |= {f"{name}.{part}": getattr(out, part).cpu() for part in ("features", "logits", "labels")}
     if run.processes.first:
@@ -199,7 +201,10 @@ def _train(
     teacher = None if taught_by is None else load_teacher(taught_by, recipe, data)
     taught = {} if taught_by is None else {"teacher": described(taught_by)}
     if processes.first and not (directory / "run.json").exists():
-        info = {"method": method, "seed": seed, "recipe": as_json(recipe)}
+        info: Json = {"method": method, "seed": seed, "recipe": as_json(recipe)}
+        info["training_images"] = data.training_images()
+        if data.problems:
+            info["data_problems"] = list(data.problems)
         started = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
         where = {
             "versions": environment.versions(),

@@ -99,7 +99,7 @@ def project(
     kept = read_kept(file, key)
     if kept is not None:
         return kept
-    images = {"train": draw(data_set.train, chosen), "validation": draw(data_set.validation, chosen)}
+    images = {"train": draw(data_set.clean_train, chosen), "validation": draw(data_set.validation, chosen)}
     methods = {}
     for name, run in runs.items():
         methods[name] = {"seed": run.seed, **_project(load_model(run.path), images, chosen)}

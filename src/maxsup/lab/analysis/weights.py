@@ -95,8 +95,10 @@ def _num_classes(model: recipes.Model, channels: int, weights: dict[str, Tensor]
     return len(weights[f"backbone.{name}.weight"])
 
 
-def load_model(run_dir: Path) -> models.Classifier:
+def load_model(run_dir: Path, *, any_size: bool = False) -> models.Classifier:
     """The classifier of a finished run with the weights that were tested, on the CPU, in evaluation mode.
+
+    With `any_size` a vision transformer takes images of every size.
 
     Raises:
         RecordError: if ``run.json`` or ``model.safetensors`` is missing or damaged, or they do not fit together; it
@@ -109,7 +111,7 @@ def load_model(run_dir: Path) -> models.Classifier:
         raise RecordError(f"{file}: truncated or corrupt weights ({error})") from error
     try:
         channels = len(weights["mean"])
-        network = models.build(model, channels, _num_classes(model, channels, weights))
+        network = models.build(model, channels, _num_classes(model, channels, weights), any_size=any_size)
         classifier = models.Classifier(network, weights["mean"], weights["std"])
         classifier.load_state_dict(weights)
     except (KeyError, RuntimeError) as error:

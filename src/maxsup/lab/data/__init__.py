@@ -20,6 +20,8 @@ from maxsup.lab.data.file_sets import check_options, with_normalization, with_wo
 from maxsup.lab.data.glyphs.stored import load_glyphs, load_glyphs_large
 from maxsup.lab.data.image_folder import load_image_folder
 from maxsup.lab.data.imagenet import load_imagenet
+from maxsup.lab.data.imbalance import with_imbalance
+from maxsup.lab.data.label_noise import with_label_noise
 from maxsup.lab.data.masks import load_masked_folder
 from maxsup.lab.data.splits import AnySplit, DataSet, Split, stratified
 from maxsup.lab.data.streamed import Streamed
@@ -68,11 +70,12 @@ MASKED = ("fashion-scenes", "masked-folder")
 
 
 def load(data: Data, data_dir: Path | None = None) -> DataSet:
-    """The data set of a recipe: resized, its classes chosen, its training images cut to `train_size`, in this order.
+    """The data set of a recipe: resized, its classes chosen, its training images as `choose` takes them.
 
     Raises:
         UnknownNameError: for a name that is not in `DATA_SETS`.
-        DataError: if files are absent or damaged, or `train_size` exceeds what there is.
+        DataError: if files are absent or damaged, `train_size` exceeds what there is, or the imbalance leaves a class
+            without a training image.
         ValueError: if `data.classes` names a class that the data set lacks, or one twice, or for an option that does
             not apply to the data set.
     """
@@ -86,9 +89,17 @@ def load(data: Data, data_dir: Path | None = None) -> DataSet:
 
 
 def choose(data_set: DataSet, data: Data) -> DataSet:
-    """The classes and the training images of `data_set` that `data` asks for; raises as `load` does."""
+    """The classes and the training images of `data_set` that `data` asks for; raises as `load` does.
+
+    First the classes, then `train_size` images of them, then the imbalance, then the wrong labels.
+    """
     if data.classes is not None:
         data_set = data_set.of_classes(data.classes)
+    return with_label_noise(with_imbalance(_of_size(data_set, data), data), data)
+
+
+def _of_size(data_set: DataSet, data: Data) -> DataSet:
+    """The data set with `train_size` training images."""
     if data.train_size is None:
         return data_set
     if data.train_size > len(data_set.train):

@@ -90,13 +90,17 @@ class _Plan:
 
     def __init__(self) -> None:
         self.batches = 0
-        self.tasks: Callable[[int], Sequence[Task]] = lambda number: []
+        self.tasks: Callable[[int], Sequence[Task]] = _none
 
     def __iter__(self) -> Iterator[Sequence[Task]]:
         for number in range(self.batches):
             batch = self.tasks(number)
             for start in range(0, len(batch), CHUNK):
                 yield batch[start : start + CHUNK]
+
+
+def _none(number: int) -> Sequence[Task]:
+    return []
 
 
 class Loader:
@@ -135,16 +139,21 @@ class Loader:
             DataError: for an image that is unreadable; it names it.
         """
         self._plan.batches, self._plan.tasks = len(sizes), tasks
-        parts = iter(self._loader)
-        for size in sizes:
-            images = []
-            for _ in range(0, size, CHUNK):
-                with wait.measured():
-                    part = next(parts)
-                if isinstance(part, DataError):
-                    raise part
-                images.append(part.to(self._device, non_blocking=True))
-            yield torch.cat(images) if len(images) > 1 else images[0]
+        try:
+            parts = iter(self._loader)
+            for size in sizes:
+                images = []
+                for _ in range(0, size, CHUNK):
+                    with wait.measured():
+                        part = next(parts)
+                    if isinstance(part, DataError):
+                        raise part
+                    images.append(part.to(self._device, non_blocking=True))
+                yield torch.cat(images) if len(images) > 1 else images[0]
+        finally:
+            # They refer to the split, which refers to this: without the circle, the processes end with the split.
+            if self._plan.tasks is tasks:
+                self._plan.tasks = _none
 
 
 def _same(part: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -98,6 +98,8 @@ class DataSet:
     """What is wrong with the files, without being fatal: unreadable images, which are left out, and odd counts."""
     constants: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and standard deviation per channel to normalise with; None for those of the training images."""
+    clean_labels: Tensor | None = field(default=None, kw_only=True)
+    """The right labels of the training images, (N,), where some of those in `train` are wrong."""
 
     @property
     def num_classes(self) -> int:
@@ -108,6 +110,19 @@ class DataSet:
     def channels(self) -> int:
         """Channels of an image."""
         return self.train.channels
+
+    @property
+    def clean_train(self) -> AnySplit:
+        """The training images with their right labels."""
+        return self.train if self.clean_labels is None else replace(self.train, labels=self.clean_labels)
+
+    def training_images(self) -> dict[str, object]:
+        """For records: the training images of each class by their right label, and how many have a wrong one."""
+        clean = self.clean_train.labels
+        return {
+            "per_class": clean.bincount(minlength=self.num_classes).tolist(),
+            "flipped": int((clean != self.train.labels).sum()),
+        }
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation per channel of images scaled to 0..1, shape (C, 1, 1).
@@ -134,8 +149,11 @@ class DataSet:
         """The data set with `classes` alone, by index, renumbered in the given order.
 
         Raises:
-            ValueError: for fewer than two classes, one given twice, or one that there is not.
+            ValueError: for fewer than two classes, one given twice, or one that there is not; or if labels are wrong on
+                purpose, which comes after the choice of classes.
         """
+        if self.clean_labels is not None:
+            raise ValueError(f"classes must be chosen before the labels of {self.name} are flipped")
         for place, c in enumerate(classes):
             if not 0 <= c < self.num_classes:
                 raise ValueError(f"classes: {c} is not in 0..{self.num_classes - 1}, the classes of {self.name}")

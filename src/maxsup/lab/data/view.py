@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 # Least and greatest width to height of a random resized crop.
@@ -70,10 +70,10 @@ class View:
 @lru_cache
 def _rand_augment(name: str, side: int, interpolation: str, channels: int) -> Any:
     """timm's RandAugment with the settings of its ImageNet training: fill with the mean, shift by 45% at most."""
-    from timm.data.auto_augment import rand_augment_transform
+    from timm.data import auto_augment
     from timm.data.transforms import str_to_pil_interp
 
-    return rand_augment_transform(
+    made = auto_augment.rand_augment_transform(
         name,
         {
             "translate_const": int(side * 0.45),
@@ -81,3 +81,14 @@ def _rand_augment(name: str, side: int, interpolation: str, channels: int) -> An
             "interpolation": str_to_pil_interp(interpolation),
         },
     )
+    for operation in made.ops:
+        if operation.aug_fn is auto_augment.posterize:
+            operation.aug_fn = _posterize
+    return made
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm's operation, with the black image that no bits have: Pillow 13 refuses 0, to which magnitude 10 comes."""
+    if bits >= 8:
+        return image
+    return ImageOps.posterize(image, bits) if bits else Image.new(image.mode, image.size)

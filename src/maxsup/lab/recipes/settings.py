@@ -63,8 +63,15 @@ class Data:
     """
     unreadable_limit: float = 0.001
     """Share of the image files that may be unreadable; those are left out and listed in the run's record."""
+    label_noise: float = 0.0
+    """Share of the training images, of each class, whose label is wrong; the same images for every method and seed."""
+    noise_kind: Literal["symmetric", "pair"] = "symmetric"
+    """Wrong labels: `symmetric`, any of the other classes with equal chance; `pair`, the next class by index."""
+    imbalance: float | None = None
+    """Training images of the first class over those of the last, falling exponentially between; None keeps them all."""
 
     def __post_init__(self) -> None:
+        self._check_changes()
         for name, number, least in (("pad_crop", self.pad_crop, 0), ("repeats", self.repeats, 1)):
             if number < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {number}")
@@ -90,7 +97,8 @@ class Data:
             raise ValueError(f"data.eval_crop must be above 0 and at most 1, got {self.eval_crop}")
         if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError(f"data.crop_scale must be two shares of the area in order, got {self.crop_scale}")
-        if self.crop_scale != (0.08, 1.0) and not self.random_resized_crop:
+        # A record gives it back as a list.
+        if tuple(self.crop_scale) != (0.08, 1.0) and not self.random_resized_crop:
             raise ValueError("data.crop_scale belongs to data.random_resized_crop, which is off")
         if self.random_resized_crop and self.pad_crop:
             raise ValueError(f"data.random_resized_crop and data.pad_crop ({self.pad_crop}) are two crops; choose one")
@@ -108,6 +116,15 @@ class Data:
     def mixes(self) -> bool:
         """Whether training labels are class probabilities."""
         return self.mixup > 0 or self.cutmix > 0
+
+    def _check_changes(self) -> None:
+        """Checks what is changed of the training split; `not (x >= 0)` and not `x < 0`: NaN is refused too."""
+        if not 0 <= self.label_noise < 1:
+            raise ValueError(f"data.label_noise must be at least 0 and below 1, got {self.label_noise}")
+        if self.noise_kind not in ("symmetric", "pair"):
+            raise ValueError(f"data.noise_kind must be symmetric or pair, got {self.noise_kind!r}")
+        if self.imbalance is not None and not 1 <= self.imbalance < float("inf"):
+            raise ValueError(f"data.imbalance must be a finite factor of at least 1 or None, got {self.imbalance}")
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def glance(summary: Json) -> Grid:
             cells.append(Cell(text, shown.text.removesuffix(f" {MARK}"), difference["mean"], shown.better))
         rows.append(cells)
     heads = [
-        f"{column['title']} {key.split('.')[1]}" if key.startswith("probe.") else column["title"]
+        f"{column['title']} {key.split('.')[1]}" if key.startswith(("probe.", "segment.")) else column["title"]
         for key, (_, column) in keys.items()
     ]
     caption = f"What the paired differences from {summary['reference']} show, and their means"
@@ -162,7 +162,7 @@ def tests(summary: Json) -> Grid:
             for column in table["measures"] if table["differences"] else []:
                 name = (
                     f"{column['title']} ({table['title']})"
-                    if group["name"] in ("transfer", "overlays")
+                    if group["name"] in ("transfer", "overlays", "segmentation")
                     else column["title"]
                 )
                 for method, of in summary["methods"].items():

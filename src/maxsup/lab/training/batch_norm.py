@@ -15,7 +15,7 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     from timm.layers import convert_sync_batchnorm
 
     if device.type == "cuda":
-        return cast(nn.Module, convert_sync_batchnorm(model))  # type: ignore[no-untyped-call]
+        return cast(nn.Module, convert_sync_batchnorm(model))
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.forward = MethodType(_forward, module)  # type: ignore[method-assign]
