@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
     from rich.console import Console
@@ -24,17 +24,22 @@ from maxsup.lab.options import (
     Corrupt,
     DataMake,
     DataShow,
+    Distill,
+    Export,
+    Import,
     Probe,
     Report,
     Segment,
     StudyList,
     Train,
 )
-from maxsup.lab.recipes import RECIPES, Data, Recipe
-from maxsup.lab.records import DataError
+from maxsup.lab.recipes import RECIPES, Data, Model, Recipe
+from maxsup.lab.records import DataError, Json
 
 if TYPE_CHECKING:
     from maxsup.lab.analysis.batch import Outcome
+
+T = TypeVar("T")
 
 MANUAL = f"""\
 maxsup {__version__}: does MaxSup, or another regulariser of the logits, help on your data?
@@ -50,6 +55,9 @@ usage: maxsup list                      the recipes, methods and data sets
        maxsup report DIR                the tables and report.html of a comparison or study, written anew
        maxsup study list [--measure]    the paper's tables as studies: data, runs, GPU hours
        maxsup study NAME [options]      one of them: recipes × methods × seeds, and the paper's numbers beside ours
+       maxsup distill TEACHER... [opts] students of finished runs' networks, seed by seed, as a comparison
+       maxsup export RUN --out DIR      its network as safetensors with timm's config and a model card
+       maxsup import FILE --model NAME  a checkpoint from elsewhere as a run to analyze, probe or export
        maxsup data make NAME            glyphs or glyphs-large: images of the letters of this machine's fonts
        maxsup data show NAME --out PNG  a contact sheet of a data set
        maxsup COMMAND --help            the options of a command
@@ -136,9 +144,7 @@ def _train(arguments: Sequence[str]) -> int:
     if result["status"] == "diverged":
         print(f"diverged in epoch {result['epochs'] + 1}: the loss is not finite any more (recorded in {options.out})")
         return 0
-    for split, measured in result["measures"].items():
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in measured.items() if value is not None)
-        print(f"{split}: {shown}")
+    _print_measures(result)
     print(f"records: {options.out}")
     return 0
 
@@ -146,18 +152,38 @@ def _train(arguments: Sequence[str]) -> int:
 def _compare(arguments: Sequence[str]) -> int:
     options = parse_with_recipe(Compare, "compare", arguments)
     _check_names(options.recipe, options.methods)
+    return _make_comparison("compare", options, options.recipe, options.methods, options.seeds)
+
+
+def _distill(arguments: Sequence[str]) -> int:
+    from maxsup.lab import distill_command as command
+    from maxsup.lab.recipes.distillation import student
+
+    folders, options = command.parse_distill(arguments)
+    methods, seeds = command.students(folders, options.methods, options.seeds, alone=options.alone)
+    _check_names(options.recipe, [])
+    teachers = tuple(str(folder.resolve()) for folder in folders)
+    recipe = student(options.recipe, options.temperature, options.weight, teachers)
+    return _make_comparison("distill", options, recipe, methods, seeds)
+
+
+def _make_comparison(
+    command: str, options: Compare | Distill, recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]
+) -> int:
     from maxsup.lab import compare, data, executors, processes, progress
 
     if processes.launched()[1] > 1:
-        raise UsageError("`maxsup compare` starts its own processes; of the commands only `maxsup train` is launched")
+        raise UsageError(
+            f"`maxsup {command}` starts its own processes; of the commands only `maxsup train` is launched"
+        )
     executor = executors.choose(options.executor, options.ray_address, options.gpus_per_run)
     # Absent or damaged data is one error here, and not one per run.
-    data.load(options.recipe.data, options.data_dir)
-    with progress.of_comparison(options.recipe.epochs) as show:
+    data.load(recipe.data, options.data_dir)
+    with progress.of_comparison(recipe.epochs) as show:
         failed = compare.compare(
-            options.recipe,
-            options.methods,
-            options.seeds,
+            recipe,
+            methods,
+            seeds,
             options.out,
             executor=executor,
             workers=options.workers,
@@ -345,6 +371,48 @@ def _data(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _parse_with_file(kind: Callable[..., T], command: str, what: str, arguments: Sequence[str]) -> T:
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        raise UsageError(f"`maxsup {command}` takes {what} first")
+    return parse(kind, command, arguments)
+
+
+def _export(arguments: Sequence[str]) -> int:
+    options = _parse_with_file(Export, "export", "the folder of a finished run", arguments)
+    from maxsup.lab import export
+
+    written = export.export(options.run, options.out, options.data_dir)
+    print("written: " + ", ".join(str(path) for path in written))
+    return 0
+
+
+def _import(arguments: Sequence[str]) -> int:
+    options = _parse_with_file(Import, "import", "the file of a checkpoint", arguments)
+    from maxsup.lab import imported
+    from maxsup.lab.data import DATA_SETS
+    from maxsup.lab.models import check_name
+
+    model = Model(options.model)
+    check_name(model.name)
+    if options.data is not None:
+        lookup("data set", options.data, DATA_SETS)
+    data = imported.data_of(
+        model, options.data or imported.NO_DATA, options.image_size, options.eval_crop, options.interpolation
+    )
+    result = imported.import_checkpoint(
+        options.checkpoint, model, options.out, method=options.method, data=data, data_dir=options.data_dir
+    )
+    _print_measures(result)
+    print(f"records: {options.out}")
+    return 0
+
+
+def _print_measures(result: Json) -> None:
+    for split, measured in result["measures"].items():
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in measured.items() if value is not None)
+        print(f"{split}: {shown}")
+
+
 def _write_and_print_report(directory: Path, reference: str | None = None) -> None:
     from maxsup.lab import records, report
 
@@ -368,6 +436,9 @@ COMMANDS = {
     "segment": _segment,
     "report": _report,
     "study": _study,
+    "distill": _distill,
+    "export": _export,
+    "import": _import,
     "data": _data,
 }
 

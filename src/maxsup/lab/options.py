@@ -202,6 +202,7 @@ class StudyList:
     """Time a few steps of each recipe's network on synthetic images here, and estimate the GPU hours from it."""
 
 
+@dataclass(frozen=True)
 class DataMake:
     """Make a set of glyphs, `glyphs` or `glyphs-large`, of font files: images of their letters, split by typeface.
 
@@ -232,5 +233,85 @@ class DataShow:
     """Classes to show, by index; None shows all."""
     image_size: int | None = None
     """Side in pixels to which images are resized; None keeps the data set's own."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a finished run's network for others: weights as safetensors, timm's config.json, a model card.
+
+    timm cannot build `convnet`, nor the stem for small images; those come without config.json, and the card says how
+    they are loaded.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the finished run."""
+    out: Path
+    """Folder to write to."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some: image size and class names come from it."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """Make a run's folder of a checkpoint that was trained elsewhere, for `maxsup analyze`, `probe` and `export`.
+
+    The names of the weights must be those of timm's network, as they are in torchvision's ResNets and in DeiT; they may
+    be wrapped as {"model": …} or {"state_dict": …}. Images are normalised by ImageNet's constants.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """File of the weights, as torch.save or safetensors write them."""
+    model: str
+    """The network by its timm name, as resnet50 or deit_small_patch16_224."""
+    out: Path
+    """Folder of the run."""
+    method: str = "imported"
+    """What the record calls the method that it was trained with."""
+    data: str | None = None
+    """Images of the network's own classes, to measure it on, as `maxsup analyze` needs; None measures nothing."""
+    image_size: int | None = None
+    """Side of the images in pixels; None is the size that the network is made for."""
+    eval_crop: float | None = None
+    """Share of a resized image file's side that the central crop keeps; None is 0.875 (224 of 256 pixels)."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """How image files are resized; None: bicubic for vision transformers, else bilinear."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some."""
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Train students from the networks of finished runs, seed by seed, into a comparison.
+
+    The loss of a student is (1 - weight) CE + weight T² KL(teacher || student) (Hinton et al. 2015). A student of the
+    networks that a method trained is called distilled-from-METHOD; seed s learns from the teacher with seed s, on the
+    same images in the same order as every other student with that seed.
+    """
+
+    recipe: RecipeOptions
+    out: Path
+    """Folder of the students' comparison."""
+    student: str | None = None
+    """Recipe of the students; None: that of the teachers. Its fields are options."""
+    temperature: float = 4.0
+    """T, by which both networks' logits are divided in the KL divergence."""
+    weight: float = 0.9
+    """Share of the teacher in the loss; the rest is cross-entropy with the labels."""
+    methods: tuple[str, ...] | None = None
+    """Methods of the teachers, the first being the reference; None takes all that there are."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds; None takes all that the teachers have."""
+    alone: bool = True
+    """Train the student without a teacher too, by cross-entropy."""
+    executor: Literal["local", "ray"] = "local"
+    """Where runs are made: in processes of this machine, or on a Ray cluster whose nodes share the folders."""
+    workers: int | None = None
+    """Runs at a time; None: one per GPU, or as many as the cores carry; on a Ray cluster as many as it carries."""
+    ray_address: str | None = None
+    """Address of the Ray cluster; None: that in RAY_ADDRESS, or one that is started on this machine."""
+    gpus_per_run: float | None = None
+    """Part of a GPU that a run takes on the Ray cluster, as 0.25; None: 1 where there are GPUs."""
     data_dir: Path | None = None
     """Folder with the data set's files, where it needs some."""

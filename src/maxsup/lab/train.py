@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from maxsup.lab import data as datasets
 from maxsup.lab import environment, evaluate, records
-from maxsup.lab.methods import METHODS
-from maxsup.lab.names import lookup
+from maxsup.lab.methods import check_method
 from maxsup.lab.processes import Processes, start
 from maxsup.lab.recipes import Recipe, as_json
 from maxsup.lab.records import Json, RecordError
 from maxsup.lab.training.checkpoint import Checkpoint
+from maxsup.lab.training.distillation import check_same_teacher, described, load_teacher, teacher_run
 from maxsup.lab.training.epoch import train_epoch
 from maxsup.lab.training.run import Run, building
 from maxsup.lab.training.step import autocast
@@ -132,7 +132,7 @@ def train(
         RecordError: if `directory` holds a run of another recipe, method or seed, or is in use.
         DataError: if the data is absent or damaged.
     """
-    lookup("method", method, METHODS)
+    check_method(method)
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
     processes = start()
@@ -179,6 +179,9 @@ def _train(
 ) -> None:
     device = processes.device
     data = datasets.load(recipe.data, data_dir)
+    taught_by = teacher_run(recipe, method, seed)
+    teacher = None if taught_by is None else load_teacher(taught_by, recipe, data)
+    taught = {} if taught_by is None else {"teacher": described(taught_by)}
     if processes.first and not (directory / "run.json").exists():
         info: Json = {"method": method, "seed": seed, "recipe": as_json(recipe)}
         info["training_images"] = data.training_images()
@@ -190,10 +193,11 @@ def _train(
             "hardware": environment.hardware(),
             "processes": processes.world,
         }
-        records.write_json(directory / "run.json", {**info, **environment.source_state(), **where, **started})
+        records.write_json(directory / "run.json", {**info, **environment.source_state(), **where, **started, **taught})
+    processes.of_first(lambda: check_same_teacher(directory, taught))
     with (
         _reproducible(recipe.cpu_threads, on_cpu=device.type == "cpu"),
-        building(recipe, method, seed, data, processes) as run,
+        building(recipe, method, seed, data, processes, teacher) as run,
     ):
         on_device = dataclasses.replace(data, train=data.train.to(device), validation=data.validation.to(device))
         finite = _epochs(run, on_device, recipe, seed, directory, on_epoch)

@@ -61,6 +61,21 @@ def trained_data(run_dir: Path) -> recipes.Data:
     return cast(recipes.Data, _known_fields(recipes.Data, _recipe(run_dir)["data"]))
 
 
+def trained_recipe(run_dir: Path) -> recipes.Recipe:
+    """The recipe of the run.
+
+    Raises:
+        RecordError: if ``run.json`` is missing or unreadable, or does not tell how the network was trained.
+    """
+    recipe = _recipe(run_dir)
+    parts = {"data": recipes.Data, "model": recipes.Model, "optimizer": recipes.Optimizer, "alpha": recipes.Alpha}
+    if not parts.keys() <= recipe.keys():
+        raise RecordError(f"{run_dir / 'run.json'}: does not tell how the network was trained")
+    own = {field.name for field in dataclasses.fields(recipes.Recipe)} - parts.keys()
+    built = {name: _known_fields(kind, recipe[name]) for name, kind in parts.items()}
+    return recipes.Recipe(**{name: value for name, value in recipe.items() if name in own}, **built)
+
+
 def _recipe(run_dir: Path) -> Json:
     file = run_dir / "run.json"
     if not file.is_file():

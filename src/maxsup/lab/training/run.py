@@ -17,12 +17,13 @@ from maxsup import schedules
 from maxsup.integrations.timm import collect_dense_logits
 from maxsup.lab import models
 from maxsup.lab.data import DataSet
-from maxsup.lab.methods import METHODS
+from maxsup.lab.methods import METHODS, Method
 from maxsup.lab.processes import Processes
 from maxsup.lab.recipes import Alpha, Recipe
 from maxsup.lab.records import Json
 from maxsup.lab.training import sharding
 from maxsup.lab.training.batch_norm import synchronize_batch_norm
+from maxsup.lab.training.distillation import Teacher, student_method
 from maxsup.lab.training.optimization import optimizer_of, scheduler_of
 from maxsup.lab.training.step import Step
 
@@ -134,9 +135,11 @@ def _compiling(compile: bool) -> Iterator[None]:
 
 
 @contextmanager
-def building(recipe: Recipe, method: str, seed: int, data: DataSet, processes: Processes) -> Iterator[Run]:
+def building(
+    recipe: Recipe, method: str, seed: int, data: DataSet, processes: Processes, teacher: Teacher | None = None
+) -> Iterator[Run]:
     """A run before its first epoch; hooks on its model are gone afterwards."""
-    how = METHODS[method]
+    how: Method = METHODS[method] if teacher is None else student_method(recipe)
     if recipe.shard and how.dense:
         raise ValueError(f"shard: {method} applies the head by itself, whose weights are spread over the processes")
     set_seed(seed_of(seed, 0))
@@ -160,6 +163,7 @@ def building(recipe: Recipe, method: str, seed: int, data: DataSet, processes: P
             precision=recipe.precision,
             full_size=processes.share(recipe.batch_size // recipe.accumulate),
             dense=dense,
+            teacher=None if teacher is None else teacher.to(device).to(memory_format=torch.channels_last),
             compile=recipe.compile,
             graph=recipe.cuda_graph and device.type == "cuda" and processes.world == 1,
         )
