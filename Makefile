@@ -11,7 +11,7 @@ demo: $(VENV)/.lab
 
 ## Every check: style, types, import contract, documentation, doctests and tests.
 test: lint docs
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
