@@ -42,7 +42,8 @@ def test_there_are_pages_with_code_and_with_commands():
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: getattr(value, "stem", value))
 def test_commands_have_the_options_that_are_given(page, line, monkeypatch):
     from maxsup import cli
-    from maxsup.lab import distill_command, options, parsing
+    from maxsup.lab import options, parsing
+    from maxsup.lab.commands import distillation
     from maxsup.lab.data import DATA_SETS
     from maxsup.lab.studies import STUDIES, command
 
@@ -57,7 +58,7 @@ def test_commands_have_the_options_that_are_given(page, line, monkeypatch):
         else:
             parsed = parsing.parse_with_recipe(kind, name, arguments)
     elif name == "distill":
-        _, parsed = distill_command.parse_distill(arguments)
+        _, parsed = distillation.parse_distill(arguments)
     elif name == "study" and arguments[0] != "list":
         command.parse_study(STUDIES[arguments[0]](), arguments[1:])
     elif name == "study":

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from maxsup import cli
+from maxsup.lab.commands import studies as commands
 from maxsup.lab.studies import cost, paper
 from tests.lab.studies.conftest import tiny
 
@@ -56,7 +57,7 @@ def test_what_is_on_the_command_line_goes_before_the_scale(capsys, tmp_path, mon
 
     asked = {}
     monkeypatch.setattr(running, "run", lambda study, recipes, *rest, **options: asked.update(recipes) or ["none"])
-    monkeypatch.setattr(cli, "_write_and_print_study", lambda directory: None)
+    monkeypatch.setattr(commands, "write_and_print_study", lambda directory: None)
     words = ["--scale", "0.5", "--epochs", "7", "--data=digits", "--image-size", "16", "--data.pad-crop", "2"]
     code, _, err = run(capsys, "tiny", *words, "--out", str(tmp_path))
     assert (code, err) == (1, "maxsup: none\n")
