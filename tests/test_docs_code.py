@@ -43,8 +43,9 @@ def test_there_are_pages_with_code_and_with_commands():
 def test_commands_have_the_options_that_are_given(page, line, monkeypatch):
     from maxsup import cli
     from maxsup.lab import options, parsing
-    from maxsup.lab.commands import distillation
+    from maxsup.lab.commands import distillation, finished
     from maxsup.lab.data import DATA_SETS
+    from maxsup.lab.segmentation.sources import DATA_SETS as LABELLED
     from maxsup.lab.studies import STUDIES, command
 
     name, *arguments = [word for word in shlex.split(line, comments=True)[1:] if word != "…"]
@@ -58,7 +59,11 @@ def test_commands_have_the_options_that_are_given(page, line, monkeypatch):
         else:
             parsed = parsing.parse_with_recipe(kind, name, arguments)
     elif name == "distill":
-        _, parsed = distillation.parse_distill(arguments)
+        # Without --student the recipe is that of teachers that are not there.
+        named = [] if "--student" in arguments else ["--student", "digits-convnet"]
+        _, parsed = distillation.parse_distill([*arguments, *named])
+    elif name == "segment":
+        assert finished.parse_segment(arguments).recipe.data in LABELLED
     elif name == "study" and arguments[0] != "list":
         command.parse_study(STUDIES[arguments[0]](), arguments[1:])
     elif name == "study":

@@ -62,21 +62,25 @@ def corrupt(arguments: Sequence[str]) -> int:
     return exit_code(errors(outcomes))
 
 
-def segment(arguments: Sequence[str]) -> int:
-    """Fine-tunes UPerNet on their backbones."""
-    from maxsup.lab.segmentation.recipes import RECIPES as SEGMENTATION
-    from maxsup.lab.segmentation.recipes import of_data
+def parse_segment(arguments: Sequence[str]) -> Segment:
+    """The options of `maxsup segment`, with the recipe that is named, or that of the data, in them."""
+    from maxsup.lab.segmentation.recipes import RECIPES, of_data
 
     wanted, rest = take("--recipe", arguments)
     data, rest = take("--data", rest)
     asks_help = bool({"-h", "--help"} & set(rest))
     if data is None and wanted is None and not asks_help:
         raise UsageError("`maxsup segment` needs --data NAME, images with labels per pixel; `maxsup list` shows them")
-    recipe = lookup("recipe", wanted, SEGMENTATION)() if wanted else of_data(data or "fashion-scenes")
+    recipe = lookup("recipe", wanted, RECIPES)() if wanted else of_data(data or "fashion-scenes")
     recipe = dataclasses.replace(recipe, data=data or recipe.data)
     if not asks_help and (not rest or rest[0].startswith("-")):
         raise UsageError("`maxsup segment` takes folders of finished runs or comparisons first")
-    options = parse(Segment, "segment", rest, recipe, place="paths")
+    return parse(Segment, "segment", rest, recipe, place="paths")
+
+
+def segment(arguments: Sequence[str]) -> int:
+    """Fine-tunes UPerNet on their backbones."""
+    options = parse_segment(arguments)
     from maxsup.lab.commands import segmentation as commands
     from maxsup.lab.segmentation.sources import DATA_SETS
 
