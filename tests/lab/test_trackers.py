@@ -6,8 +6,10 @@ import types
 import pytest
 from accelerate import PartialState
 
+from maxsup import cli
 from maxsup.lab import trackers
 from maxsup.lab.names import UnknownNameError
+from maxsup.lab.records import read_json_lines, run_directory
 from maxsup.lab.trackers import tracking
 
 ROWS = [
@@ -23,20 +25,50 @@ def track(names, directory):
             on_epoch(row)
 
 
-def test_tensorboard_has_every_number_at_its_epoch(tmp_path):
+def scalars(directory):
+    """What TensorBoard shows of a run: for each name the values by step."""
     pytest.importorskip("tensorboard", reason="TensorBoard is in the extra maxsup[dev]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    events = EventAccumulator(str(directory / "tensorboard")).Reload()
+    return {tag: [(x.step, x.value) for x in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_every_number_at_its_epoch(tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard is in the extra maxsup[dev]")
     track(("tensorboard", "tensorboard"), tmp_path)
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    read = {tag: [(x.step, x.value) for x in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    assert read == {
+    assert scalars(tmp_path) == {
         "train_loss": [(1, 2.0), (2, 1.5)],
         "validation_nll": [(2, 1.25)],
         "alpha": [(1, pytest.approx(0.1)), (2, pytest.approx(0.2))],
     }
     (hparams,) = (tmp_path / "tensorboard").rglob("hparams.yml")
     assert "recipe.optimizer.lr: 0.1" in hparams.read_text()
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_the_commands_show_what_they_record(command, tmp_path, capsys):
+    pytest.importorskip("tensorboard", reason="TensorBoard is in the extra maxsup[dev]")
+    arguments = [command, "digits-convnet", "--epochs", "2", "--data.train-size", "100", "--tracker", "tensorboard"]
+    arguments += ["--methods", "max-sup", "--seeds", "0", "--workers", "1"] if command == "compare" else []
+    assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
+    directory = tmp_path if command == "train" else run_directory(tmp_path, "max-sup", 0)
+    rows = read_json_lines(directory / "metrics.jsonl")
+    expected = {
+        name: [(row["epoch"] + 1, pytest.approx(row[name])) for row in rows]
+        for name in rows[0]
+        if name != "epoch" and rows[0][name] is not None
+    }
+    assert scalars(directory) == expected
+    assert {"train_loss", "validation_accuracy", "learning_rate"} <= set(expected)
+    # The run is finished: nothing is trained, and nothing shown again.
+    files = sorted((directory / "tensorboard").rglob("*"))
+    assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert sorted((directory / "tensorboard").rglob("*")) == files
+    capsys.readouterr()
+    assert cli.main([*arguments, "tensorbord", "--out", str(tmp_path / "other")]) == 2
+    assert "tensorbord" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 class Fake:
@@ -99,8 +131,8 @@ def test_mlflow_gets_experiment_run_and_rows(monkeypatch, tmp_path):
 
 def test_trackers_are_closed_after_an_error(wandb, tmp_path):
     PartialState._reset_state()
-    with pytest.raises(KeyError), tracking(("wandb",), tmp_path, project="maxsup", run=RUN):
-        raise KeyError
+    with pytest.raises(KeyError), tracking(("wandb",), tmp_path, project="maxsup", run=RUN) as on_epoch:
+        on_epoch({"train_loss": 2.0})  # has no epoch
     assert wandb[-1][0] == "finish"
     assert not PartialState._shared_state  # as before
 

@@ -76,20 +76,22 @@ def compare(
     executor: Executor | None = None,
     workers: int | None = None,
     data_dir: Path | None = None,
+    trackers: Sequence[str] = (),
     show: Callable[[State], None] = lambda state: None,
 ) -> list[tuple[Job, str]]:
     """Makes every run of the comparison that is not finished yet; returns those that failed, with their errors.
 
-    `executor` makes the runs, by default in processes of this machine, `workers` of them at a time. `show` is called
-    twice a second and whenever a run ends. A run that fails does not stop the others. A run whose worker was lost with
-    its node is given out again and goes on from its last checkpoint, as long as it gets on. On any exception, Ctrl-C
-    included, the workers are stopped; the same call goes on from the last finished epochs.
+    `executor` makes the runs, by default in processes of this machine, `workers` of them at a time. Each tells
+    `trackers` (`maxsup.lab.trackers`) of its epochs. `show` is called twice a second and whenever a run ends. A run
+    that fails does not stop the others. A run whose worker was lost with its node is given out again and goes on from
+    its last checkpoint, as long as it gets on. On any exception, Ctrl-C included, the workers are stopped; the same
+    call goes on from the last finished epochs.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     runs = open_comparison(recipe, methods, seeds, directory)
     pending = [
-        Job(recipe, run.method, run.seed, run_directory(directory, run.method, run.seed), data_dir)
+        Job(recipe, run.method, run.seed, run_directory(directory, run.method, run.seed), data_dir, tuple(trackers))
         # Seed by seed: a comparison that is cut short has its methods with the same seeds, which is what is paired.
         for run in sorted(runs, key=lambda run: run.seed)
         if run.status not in ("finished", "diverged")

@@ -22,9 +22,24 @@ from maxsup.lab.records import Json
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}  # name: package
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Whether there are such trackers.
+
+    Raises:
+        UnknownNameError: for an unknown tracker.
+        ValueError: if a tracker's package is not installed.
+    """
+    for name in names:
+        lookup("tracker", name, TRACKERS)
+        if name not in map(str, accelerate_tracking.get_available_trackers()):
+            raise ValueError(f"tracker {name} needs a package that is not installed: pip install {TRACKERS[name]}")
+
+
 @contextmanager
 def tracking(names: Sequence[str], directory: Path, *, project: str, run: Json) -> Iterator[Callable[[Json], None]]:
-    """Opens the trackers; yields what to call with each epoch's row, and closes them whatever happens.
+    """Yields what to call with each epoch's row; closes the trackers whatever happens.
+
+    They are opened by the first row: a run that is refused, or finished already, leaves nothing in them.
 
     Args:
         names: trackers of `TRACKERS`; none yields a function that does nothing.
@@ -37,25 +52,25 @@ def tracking(names: Sequence[str], directory: Path, *, project: str, run: Json) 
         UnknownNameError: for an unknown tracker.
         ValueError: if a tracker's package is not installed.
     """
-    for name in names:
-        lookup("tracker", name, TRACKERS)
-        if name not in map(str, accelerate_tracking.get_available_trackers()):
-            raise ValueError(f"tracker {name} needs a package that is not installed: pip install {TRACKERS[name]}")
+    check_trackers(names)
     with ExitStack() as stack:
-        if names:
+        trackers: list[Any] = []
+
+        def start() -> None:
             directory.mkdir(parents=True, exist_ok=True)
             if not PartialState._shared_state:  # which the trackers ask for this process's place
                 PartialState(cpu=True)
                 stack.callback(PartialState._reset_state)
-        trackers = []
-        for name in dict.fromkeys(names):
-            tracker = _tracker(name, directory, project)
-            tracker.start()
-            stack.callback(tracker.finish)
-            tracker.store_init_configuration(flat(run))
-            trackers.append(tracker)
+            for name in dict.fromkeys(names):
+                tracker = _tracker(name, directory, project)
+                tracker.start()
+                stack.callback(tracker.finish)
+                tracker.store_init_configuration(flat(run))
+                trackers.append(tracker)
 
         def on_epoch(row: Json) -> None:
+            if names and not trackers:
+                start()
             # None is a number that is not finite, which not every tracker takes.
             values = {name: value for name, value in row.items() if name != "epoch" and value is not None}
             for tracker in trackers:

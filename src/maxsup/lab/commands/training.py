@@ -29,19 +29,14 @@ def train(arguments: Sequence[str]) -> int:
     """Trains one run."""
     options = parse_with_recipe(Train, "train", arguments)
     check_names(options.recipe, [options.method])
-    from maxsup.lab import processes, progress, train
+    from maxsup.lab import executors, processes, progress, trackers
 
+    trackers.check_trackers(options.tracker)
     first = processes.launched()[0] == 0
+    job = executors.Job(options.recipe, options.method, options.seed, options.out, options.data_dir, options.tracker)
     shown_by_first = progress.of_run(options.recipe.epochs, f"{options.method} seed {options.seed}")
-    with shown_by_first if first else nullcontext() as on_epoch:
-        result = train.train(
-            options.recipe,
-            options.method,
-            options.seed,
-            options.out,
-            data_dir=options.data_dir,
-            on_epoch=on_epoch,
-        )
+    with shown_by_first if first else nullcontext(lambda row: None) as on_epoch:
+        result = executors.train_job(job, on_epoch)
     if not first:
         return 0
     if result["status"] == "diverged":
@@ -75,12 +70,13 @@ def distill(arguments: Sequence[str]) -> int:
 def _make_comparison(
     command: str, options: Compare | Distill, recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]
 ) -> int:
-    from maxsup.lab import compare, data, executors, processes, progress
+    from maxsup.lab import compare, data, executors, processes, progress, trackers
 
     if processes.launched()[1] > 1:
         raise UsageError(
             f"`maxsup {command}` starts its own processes; of the commands only `maxsup train` is launched"
         )
+    trackers.check_trackers(options.tracker)
     executor = executors.choose(options.executor, options.ray_address, options.gpus_per_run)
     # Absent or damaged data is one error here, and not one per run.
     data.load(recipe.data, options.data_dir)
@@ -93,6 +89,7 @@ def _make_comparison(
             executor=executor,
             workers=options.workers,
             data_dir=options.data_dir,
+            trackers=options.tracker,
             show=show,
         )
     write_and_print_report(options.out)

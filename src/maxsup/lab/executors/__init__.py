@@ -6,12 +6,13 @@ make again and what to show is `maxsup.lab.compare`'s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from maxsup.lab.recipes import Recipe
+from maxsup.lab.recipes import Recipe, as_json
+from maxsup.lab.records import Json
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,24 @@ class Job:
     seed: int
     directory: Path
     data_dir: Path | None
+    trackers: tuple[str, ...] = ()
+    """Of `maxsup.lab.trackers`, to be told of each epoch beside the records."""
+
+
+def train_job(job: Job, on_epoch: Callable[[Json], None]) -> Json:
+    """Trains the job in this process, tells `on_epoch` and the job's trackers of each epoch; returns its result."""
+    # Inside: what fails here is the job's error, with its traceback.
+    from maxsup.lab.trackers import tracking
+    from maxsup.lab.train import train
+
+    run = {"method": job.method, "seed": job.seed, "recipe": as_json(job.recipe)}
+    with tracking(job.trackers, job.directory, project="maxsup", run=run) as track:
+
+        def tell(row: Json) -> None:
+            on_epoch(row)
+            track(row)
+
+        return train(job.recipe, job.method, job.seed, job.directory, data_dir=job.data_dir, on_epoch=tell)
 
 
 @dataclass(frozen=True)

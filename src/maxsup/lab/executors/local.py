@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from maxsup.lab.executors import Ended, Job
+from maxsup.lab.executors import Ended, Job, train_job
 from maxsup.lab.recipes import Recipe
 
 
@@ -34,9 +34,7 @@ def _work(connection: Connection, gpu: str | None) -> None:
     while True:
         job: Job = connection.recv()
         try:
-            from maxsup.lab.train import train  # inside: what fails here is the job's error, with its traceback
-
-            train(job.recipe, job.method, job.seed, job.directory, data_dir=job.data_dir)
+            train_job(job, lambda row: None)
         except Exception:
             connection.send(traceback.format_exc())
         else:

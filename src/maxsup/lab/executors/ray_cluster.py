@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from maxsup.lab import records
-from maxsup.lab.executors import Ended, Job
+from maxsup.lab.executors import Ended, Job, train_job
 from maxsup.lab.recipes import Recipe
 from maxsup.lab.records import InUseError, Json, RecordError
 
@@ -199,10 +199,8 @@ def make_run(job: Job, lease: Path, gpus: float) -> str:
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            from maxsup.lab.train import train  # inside: what fails here is the job's error, with its traceback
-
             keep_on()
-            train(job.recipe, job.method, job.seed, job.directory, data_dir=job.data_dir, on_epoch=keep_on)
+            train_job(job, keep_on)
         except LeaseRevokedError as revoked:
             return str(revoked)
         except InUseError:

@@ -24,6 +24,8 @@ class Train:
     """Method by name; `maxsup list` shows them."""
     seed: int = 0
     """Seed of the weights, of the order of the images and of the augmentation."""
+    tracker: tuple[str, ...] = ()
+    """Where epochs are shown as they end, beside the records: tensorboard, wandb, mlflow."""
     data_dir: Path | None = None
     """Folder with the data set's files, where it needs some."""
 
@@ -51,6 +53,8 @@ class Compare:
     """Address of the Ray cluster; None: that in RAY_ADDRESS, or one that is started on this machine."""
     gpus_per_run: float | None = None
     """Part of a GPU that a run takes on the Ray cluster, as 0.25; None: 1 where there are GPUs."""
+    tracker: tuple[str, ...] = ()
+    """Where each run's epochs are shown as they end, beside the records: tensorboard, wandb, mlflow."""
     data_dir: Path | None = None
     """Folder with the data set's files, where it needs some."""
 
@@ -87,6 +91,8 @@ class Distill:
     """Address of the Ray cluster; None: that in RAY_ADDRESS, or one that is started on this machine."""
     gpus_per_run: float | None = None
     """Part of a GPU that a run takes on the Ray cluster, as 0.25; None: 1 where there are GPUs."""
+    tracker: tuple[str, ...] = ()
+    """Where each run's epochs are shown as they end, beside the records: tensorboard, wandb, mlflow."""
     data_dir: Path | None = None
     """Folder with the data set's files, where it needs some."""
 
