@@ -77,8 +77,8 @@ def _epochs(
     checkpoint.load(run)
     while run.epoch < recipe.epochs:
         begin = time.perf_counter()
-        train_loss, train_accuracy = train_epoch(run, data.train, recipe, seed)
-        if not math.isfinite(train_loss):
+        trained = train_epoch(run, data.train, recipe, seed)
+        if not math.isfinite(trained.loss):
             return False
         # In the precision of training: full precision took as long as the epoch, and the end measures with it anyway.
         with autocast(recipe.precision, run.processes.device):
@@ -86,13 +86,14 @@ def _epochs(
         accuracy = float((out.logits.argmax(1) == out.labels).double().mean())
         row = {
             "epoch": run.epoch,
-            "train_loss": train_loss,
-            "train_accuracy": train_accuracy,
+            "train_loss": trained.loss,
+            "train_accuracy": trained.accuracy,
             "validation_nll": records.finite(nn.functional.cross_entropy(out.logits.double(), out.labels)),
             "validation_accuracy": accuracy,
             "learning_rate": run.optimizer.param_groups[0]["lr"],
             "alpha": None if run.alpha is None else float(run.alpha.get_last_alpha()),
             "seconds": time.perf_counter() - begin,
+            "waiting_seconds": trained.waited,
         }
         if recipe.selection == "last" or accuracy >= run.best:
             run.best = accuracy

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from maxsup.lab import models
-from maxsup.lab.recipes import Model, Optimizer, Recipe
+from maxsup.lab.data import Split, training_batches, training_batches_number
+from maxsup.lab.recipes import Data, Model, Optimizer, Recipe
 from maxsup.lab.training.optimization import optimizer_of, scheduler_of, updates_per_epoch
 
 # 10 epochs of 4 updates, the last of an epoch on 5 images.
@@ -24,6 +25,28 @@ def rates(optimizer):
         assert len({group["lr"] for group in built.param_groups}) == 1
         values.append(built.param_groups[0]["lr"])
     return values
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "augmentation", "world", "updates"),
+    [
+        (21, {}, {}, 1, 2),  # a lone image is left out
+        (23, {}, {}, 1, 3),
+        (23, {}, {}, 2, 2),  # two processes need two images each
+        (35, {}, {"mixup": 0.8}, 1, 3),  # whole batches alone are mixed
+        (600, {"batch_size": 100}, {"repeats": 3}, 1, 6),  # 512 images: a multiple of 256
+        (600, {"batch_size": 100, "accumulate": 5}, {"repeats": 3}, 1, 6),  # 26 parts of 20, 5 at a time
+        (600, {"batch_size": 100}, {"repeats": 3, "cutmix": 1.0}, 1, 5),
+    ],
+)
+def test_an_epochs_updates_are_those_of_the_batches_that_it_has(images, changes, augmentation, world, updates):
+    recipe = dataclasses.replace(RECIPE, **changes, data=Data(**augmentation))
+    assert updates_per_epoch(recipe, images, world) == updates
+    split = Split(torch.zeros(images, 1, 2, 2, dtype=torch.uint8), torch.zeros(images, dtype=torch.int64))
+    size = recipe.batch_size // recipe.accumulate
+    for rank in range(world):
+        batches = training_batches(split, recipe.data, size, seed=0, rank=rank, world=world)
+        assert len(batches) == training_batches_number(images, recipe.data, size, world=world)
 
 
 def test_cosine_falls_from_the_peak_to_its_least_after_a_linear_warm_up():

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -46,8 +47,8 @@ def trained(watch=lambda run: None, **changes):
             watch(run)
 
         run.optimizer.step = watched
-        loss, accuracy = train_epoch(run, digits.train, recipe, 0)
-        return loss, accuracy, run
+        epoch = train_epoch(run, digits.train, recipe, 0)
+        return epoch.loss, epoch.accuracy, run
 
 
 def weights(run):
@@ -62,6 +63,50 @@ def test_a_batch_in_parts_is_the_batch():
         assert (same_loss, same_accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
         assert_close(weights(run), weights(whole), rtol=1e-4, atol=1e-6)
     assert len(updates) == 4
+
+
+@pytest.mark.parametrize(
+    ("parts", "augmentation", "updates"),
+    [
+        (1, {"mixup": 0.8}, 3),  # the last 6 images of 102 are left out
+        (4, {"mixup": 0.8, "cutmix": 1.0}, 3),  # 12 parts of 8 images
+        (1, {"repeats": 3}, 4),
+        (1, {"train_size": 97}, 3),  # batch norm could not take the one that is left
+    ],
+)
+def test_the_schedule_ends_with_the_last_update(parts, augmentation, updates):
+    settings = dataclasses.replace(RECIPE.data, **augmentation)
+    recipe = dataclasses.replace(RECIPE, accumulate=parts, data=settings)
+    digits = data.load(recipe.data)
+    asked, rates = [], []
+    with building(recipe, "max-sup", 0, digits, Processes(torch.device("cpu"))) as run:
+        step_update, step = run.scheduler.step_update, run.optimizer.step
+
+        def scheduled(update):
+            asked.append(update)
+            step_update(update)
+
+        def stepped():
+            rates.append(run.optimizer.param_groups[0]["lr"])
+            step()
+
+        run.scheduler.step_update, run.optimizer.step = scheduled, stepped
+        for _ in range(recipe.epochs):
+            train_epoch(run, digits.train, recipe, 0)
+            run.epoch += 1
+    total = recipe.epochs * updates
+    assert asked == list(range(total))
+    assert rates == pytest.approx([0.01 * (1 + math.cos(math.pi * t / total)) / 2 for t in range(total)])
+
+
+def test_an_epoch_tells_how_long_its_device_waited_for_images(tmp_path):
+    # Random crops of each image are made by the loader, as a file's are.
+    streamed = dataclasses.replace(RECIPE.data, random_resized_crop=True, pad_crop=0, loader_workers=0)
+    train.train(dataclasses.replace(RECIPE, data=streamed), "max-sup", 0, tmp_path / "streamed")
+    train.train(RECIPE, "max-sup", 0, tmp_path / "held")
+    rows = [read_json_lines(tmp_path / name / "metrics.jsonl") for name in ("streamed", "held")]
+    assert all(0 < row["waiting_seconds"] < row["seconds"] for row in rows[0])
+    assert [row["waiting_seconds"] for row in rows[1]] == [0, 0]
 
 
 def test_the_gradient_is_clipped_to_the_norm():

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from maxsup.lab.data.batches import Batches, evaluation_batches, training_batches
+from maxsup.lab.data.batches import Batches, evaluation_batches, training_batches, training_batches_number
 from maxsup.lab.data.cifar import load_cifar10, load_cifar100
 from maxsup.lab.data.digits import load_digits
 from maxsup.lab.data.fashion_mnist import load_fashion_mnist
@@ -44,6 +44,7 @@ __all__ = [
     "evaluation_batches",
     "load",
     "training_batches",
+    "training_batches_number",
 ]
 
 DATA_SETS: dict[str, Callable[..., DataSet]] = {

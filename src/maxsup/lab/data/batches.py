@@ -12,7 +12,7 @@ from torch import Tensor
 from maxsup.lab.data.augment import augment, draw
 from maxsup.lab.data.loader import Wait
 from maxsup.lab.data.mixing import FloatAugmentation
-from maxsup.lab.data.order import batch_slices, epoch_order, even_share, paired
+from maxsup.lab.data.order import batch_slices, epoch_length, epoch_order, even_share, paired
 from maxsup.lab.data.randomness import seed_of, seeds
 from maxsup.lab.data.splits import Split
 from maxsup.lab.data.streamed import Streamed
@@ -96,9 +96,7 @@ def training_batches(
     home = split.labels.device if isinstance(split, Split) else device
     generator = torch.Generator(split.labels.device).manual_seed(seed)
     order = epoch_order(len(split), data.repeats, generator)
-    slices = list(batch_slices(len(order), batch_size, rank, world))
-    if data.mixes:
-        slices = _whole(slices, len(order), batch_size, world)
+    slices = _slices(len(order), data, batch_size, rank, world)
     positions: list[slice | Tensor] = [paired(part) if data.mixes else part for part in slices]
     draws = draw(data, len(order), torch.Generator(home).manual_seed(seed_of(seed, _DRAWS, 0)))
     wait = Wait(device)
@@ -118,8 +116,20 @@ def training_batches(
     return Batches(len(slices), batches(), wait)
 
 
-def _whole(slices: list[slice], n: int, batch_size: int, world: int) -> list[slice]:
-    """The slices of whole batches, which can be mixed in pairs."""
+def training_batches_number(images: int, data: Data, batch_size: int, *, world: int = 1) -> int:
+    """How many batches `training_batches` makes of as many images: its `len`, before there is an epoch.
+
+    Raises:
+        ValueError: as `training_batches`, for a batch size that does not do.
+    """
+    return len(_slices(epoch_length(images, data.repeats), data, batch_size, 0, world))
+
+
+def _slices(n: int, data: Data, batch_size: int, rank: int, world: int) -> list[slice]:
+    """A process's positions among the `n` of an epoch, batch by batch; whole ones that can be mixed in pairs."""
+    slices = list(batch_slices(n, batch_size, rank, world))
+    if not data.mixes:
+        return slices
     if batch_size % (2 * world):
         raise ValueError(
             f"batch_size must be a multiple of {2 * world} with mixup or cutmix, two images for each of {world} "

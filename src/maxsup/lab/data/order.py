@@ -11,6 +11,11 @@ from torch import Tensor
 _REPEATED_MULTIPLE = 256
 
 
+def epoch_length(n: int, repeats: int) -> int:
+    """Positions of an epoch of `n` images (`epoch_order`)."""
+    return n if repeats == 1 else n // _REPEATED_MULTIPLE * _REPEATED_MULTIPLE or n
+
+
 def epoch_order(n: int, repeats: int, generator: torch.Generator) -> Tensor:
     """Indices of the images of an epoch in random order, on the generator's device.
 
@@ -21,7 +26,7 @@ def epoch_order(n: int, repeats: int, generator: torch.Generator) -> Tensor:
     order = torch.randperm(n, generator=generator, device=generator.device)
     if repeats == 1:
         return order
-    length = n // _REPEATED_MULTIPLE * _REPEATED_MULTIPLE or n
+    length = epoch_length(n, repeats)
     return order[: -(-length // repeats)].repeat_interleave(repeats)[:length]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from accelerate.utils import set_seed
@@ -20,8 +20,19 @@ from maxsup.lab.training.run import Run, seed_of
 T = TypeVar("T")
 
 
-def train_epoch(run: Run, split: AnySplit, recipe: Recipe, seed: int) -> tuple[float, float]:
-    """Trains `run` on `split` once; returns the mean loss and the accuracy on the augmented images of all processes."""
+class Epoch(NamedTuple):
+    """What an epoch of training showed."""
+
+    loss: float
+    """Mean over the augmented images of all processes."""
+    accuracy: float
+    """On the augmented images of all processes."""
+    waited: float
+    """Seconds that this process's device stood still for want of images."""
+
+
+def train_epoch(run: Run, split: AnySplit, recipe: Recipe, seed: int) -> Epoch:
+    """Trains `run` on `split` once."""
     processes = run.processes
     # Seeding each epoch by its number, with no generator that lives on, makes a resumed run equal an unbroken one.
     epoch_seed = seed_of(seed, run.epoch + 1)
@@ -30,7 +41,7 @@ def train_epoch(run: Run, split: AnySplit, recipe: Recipe, seed: int) -> tuple[f
     run.model.train()
     run.loss.train()
     total = torch.zeros(3, dtype=torch.float64, device=processes.device)
-    update = run.epoch * updates_per_epoch(recipe, len(split))
+    update = run.epoch * updates_per_epoch(recipe, len(split), processes.world)
     batches = training_batches(
         split,
         recipe.data,
@@ -61,7 +72,7 @@ def train_epoch(run: Run, split: AnySplit, recipe: Recipe, seed: int) -> tuple[f
     if isinstance(run.loss, OnlineLabelSmoothingLoss):
         run.loss.next_epoch()
     loss, right, count = processes.sum(total).tolist()
-    return loss / count, right / count
+    return Epoch(loss / count, right / count, batches.waited())
 
 
 def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -10,6 +10,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
+from maxsup.lab.data import training_batches_number
 from maxsup.lab.recipes import Optimizer, Recipe
 
 # PyTorch's own, which it can run as one kernel; timm's others know no such option.
@@ -31,15 +32,19 @@ def optimizer_of(model: nn.Module, settings: Optimizer, *, fused: bool = False) 
     return optimizer
 
 
-def updates_per_epoch(recipe: Recipe, images: int) -> int:
-    """Steps of the optimizer in an epoch of `images` images, the last perhaps on fewer."""
-    return math.ceil(images / recipe.batch_size)
+def updates_per_epoch(recipe: Recipe, images: int, world: int = 1) -> int:
+    """Steps of the optimizer in an epoch of `images` images on `world` processes, the last perhaps on fewer.
+
+    Batches that are left out make none: a last one that is too small for batch norm, or to be mixed.
+    """
+    batch_size = recipe.batch_size // recipe.accumulate
+    return math.ceil(training_batches_number(images, recipe.data, batch_size, world=world) / recipe.accumulate)
 
 
-def scheduler_of(optimizer: torch.optim.Optimizer, recipe: Recipe, images: int) -> Any:
+def scheduler_of(optimizer: torch.optim.Optimizer, recipe: Recipe, images: int, world: int = 1) -> Any:
     """timm's scheduler; `step_update(t)` sets the learning rate of update t = 0, 1, …."""
     settings = recipe.optimizer
-    updates = updates_per_epoch(recipe, images)
+    updates = updates_per_epoch(recipe, images, world)
     # timm decays one update before a milestone; half an update later puts it at the epoch's first.
     milestones: list[Any] = [milestone + 0.5 / updates for milestone in settings.milestones]
     scheduler, _ = create_scheduler_v2(

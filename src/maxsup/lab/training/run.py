@@ -171,7 +171,7 @@ def building(
             method=method,
             model=model,
             optimizer=optimizer,
-            scheduler=scheduler_of(optimizer, recipe, len(data.train)),
+            scheduler=scheduler_of(optimizer, recipe, len(data.train), processes.world),
             loss=loss,
             alpha=alpha_schedule(loss, recipe.alpha, recipe.epochs) if how.scheduled else None,
             ema=ema,
