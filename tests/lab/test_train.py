@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import fcntl
 import json
+import math
 import os
 
 import pytest
@@ -206,6 +207,9 @@ def test_measures_of_a_hand_made_split():
     assert out["confidence_wrong"] == pytest.approx(0.8)
     # Each prediction is alone in its bin: |accuracy − confidence| averages (0.1 + 0.8 + 0.4) / 3.
     assert out["ece"] == pytest.approx(1.3 / 3, abs=1e-6)
+    # Certainties share the last bin: one certain and wrong, one at 0.95 and right, are 0.475 too sure together.
+    certain = torch.tensor([[200.0, 0.0], [math.log(0.95), math.log(0.05)]])
+    assert measures(Outputs(features[1:], certain, torch.tensor([1, 0])))["ece"] == pytest.approx(0.475, abs=1e-6)
     # Similarities among the three, self-pairs included: 5 of 9 are 1, the others 0.
     assert out["d_within"] == pytest.approx(4 / 9)
     right = measures(Outputs(features[:1], logits[:1], torch.tensor([0])))

@@ -9,6 +9,7 @@ from sklearn.metrics import brier_score_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from maxsup.metrics import brier, expected_calibration_error, fit_temperature, nll, reliability
+from maxsup.metrics.calibration import calibration_error_of
 
 
 def sample(n=2000, k=5, scale=2.0, seed=0):
@@ -74,6 +75,8 @@ def test_certain_predictions_share_the_last_bin():
     # One certain and wrong, one at 0.95 and right: together 0.475 too sure, where bins apart give (1 + 0.05) / 2.
     logits, labels = torch.cat((torch.tensor([[800.0, 0.0]]).double(), of([0.95, 0.05]))), torch.tensor([1, 0])
     assert expected_calibration_error(logits, labels).item() == pytest.approx(0.475)
+    confidence, correct = logits.softmax(1).amax(1), torch.tensor([0, 1])
+    assert calibration_error_of(confidence, correct).item() == pytest.approx(0.475)
     apart = multiclass_calibration_error(logits.softmax(1), labels, num_classes=2, n_bins=15)
     assert apart.item() == pytest.approx(0.525)
 
@@ -192,6 +195,13 @@ def test_bad_options_are_named():
         reliability(LOGITS, LABELS, bins=0)
     with pytest.raises(ValueError, match="bins must be at least 1, got -1"):
         expected_calibration_error(LOGITS, LABELS, bins=-1, adaptive=True)
+    with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
+        calibration_error_of(torch.tensor([0.5]), torch.tensor([1]), bins=0)
+    with pytest.raises(ValueError, match=r"both be of shape \(N,\) with N > 0, got \(2,\) and \(1,\)"):
+        calibration_error_of(torch.tensor([0.5, 0.6]), torch.tensor([1]))
+    for wrong in (1.5, -0.5, math.nan):
+        with pytest.raises(ValueError, match="confidence must be from 0 to 1"):
+            calibration_error_of(torch.tensor([wrong]), torch.tensor([1]))
     with pytest.raises(ValueError, match="logits must be finite, got NaN or infinity"):
         fit_temperature(torch.tensor([[0.0, -math.inf]]), torch.tensor([0]))
     for lowest, highest in ((0, 2), (2, 3), (0.1, 0.5), (0.1, math.inf), (math.nan, 2)):

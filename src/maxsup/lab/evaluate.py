@@ -12,7 +12,7 @@ from maxsup.lab.data import AnySplit, evaluation_batches
 from maxsup.lab.data.order import even_share
 from maxsup.lab.models import Classifier
 from maxsup.lab.processes import Processes
-from maxsup.metrics import class_separation, confidence
+from maxsup.metrics import class_separation, confidence, expected_calibration_error
 
 # The measures are taken over the whole split at once; the batch only bounds memory.
 EVALUATION_BATCH = 1000
@@ -56,18 +56,15 @@ def gathered_outputs(model: Classifier, split: AnySplit, processes: Processes) -
 def measures(of: Outputs) -> dict[str, float | int | None]:
     """The measures of a split; None where one is undefined (confidence on errors without an error).
 
-    ECE: 15 equal-width bins of the top-1 probability over the whole split (torchmetrics).
+    ECE: 15 equal-width bins of the top-1 probability over the whole split.
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
     logits, labels = of.logits, of.labels
     separation = class_separation(of.features, labels)
     right, wrong = confidence.top1_confidence(logits, labels)
-    ece = multiclass_calibration_error(logits.softmax(dim=1), labels, num_classes=logits.shape[1], n_bins=15)
     values = {
         "accuracy": confidence.accuracy(logits, labels),
         "nll": confidence.nll(logits, labels),
-        "ece": ece,
+        "ece": expected_calibration_error(logits, labels),
         "confidence_right": right,
         "confidence_wrong": wrong,
         "d_within": separation.d_within,

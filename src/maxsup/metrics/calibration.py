@@ -85,7 +85,10 @@ def reliability(logits: Tensor, labels: Tensor, bins: int = 15) -> Reliability:
 
     Reference: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    confidence, correct = _top1(logits, labels, bins)
+    return _binned(*_top1(logits, labels, bins), bins)
+
+
+def _binned(confidence: Tensor, correct: Tensor, bins: int) -> Reliability:
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=confidence.device)
     index = torch.bucketize(confidence, edges[1:-1], right=True)
     counts = index.bincount(minlength=bins)
@@ -130,14 +133,41 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15, a
     Natural Language Processing Models", EMNLP 2015.
     """
     if not adaptive:
-        counts, confidence, accuracy = reliability(logits, labels, bins)
-        return torch.where(counts > 0, counts * (accuracy - confidence).abs(), 0.0).sum() / len(labels)
+        return calibration_error_of(*_top1(logits, labels, bins), bins)
     confidence, correct = _top1(logits, labels, bins)
     confidence, order = confidence.sort()
     gap = mean_over_ties(confidence, correct[order]) - confidence
     ends = torch.arange(bins + 1, device=gap.device) * len(gap) // bins
     total = torch.cat((gap.new_zeros(1), gap.cumsum(0)))[ends]
     return total.diff().abs().sum() / len(labels)
+
+
+def calibration_error_of(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
+    """`expected_calibration_error` in bins of equal width, of what logits told, where they are not kept.
+
+    Args:
+        confidence: (N,), top-1 probabilities.
+        correct: (N,), whether the prediction is right, as 0 or 1.
+        bins: number of bins, at least 1.
+
+    Returns:
+        A 0-dimensional float64 tensor.
+
+    Raises:
+        ValueError: if shapes do not fit, there is no sample, a probability is outside 0..1, or `bins` is below 1.
+
+    Example:
+        >>> round(float(calibration_error_of(torch.tensor([0.9, 0.8, 0.6]), torch.tensor([1, 0, 1]), bins=4)), 4)
+        0.3667
+    """
+    if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence):
+        shapes = f"{tuple(confidence.shape)} and {tuple(correct.shape)}"
+        raise ValueError(f"confidence and correct must both be of shape (N,) with N > 0, got {shapes}")
+    if not bool(((confidence >= 0) & (confidence <= 1)).all()):
+        raise ValueError("confidence must be from 0 to 1")
+    _check_bins(bins)
+    counts, mean, accuracy = _binned(confidence.double(), correct.double(), bins)
+    return torch.where(counts > 0, counts * (accuracy - mean).abs(), 0.0).sum() / len(confidence)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, *, lowest: float = 1e-2, highest: float = 1e2) -> TemperatureFit:
@@ -208,9 +238,13 @@ def _nll_derivatives(logits: Tensor, labels: Tensor, beta: float) -> tuple[float
     return first / len(labels), second / len(labels)
 
 
+def _check_bins(bins: int) -> None:
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+
+
 def _top1(logits: Tensor, labels: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """The top-1 probability and whether the prediction is right, both (N,), float64."""
     check_logits_and_labels(logits, labels)
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
+    _check_bins(bins)
     return logits.double().softmax(1).amax(1), (logits.argmax(1) == labels).double()

@@ -141,19 +141,16 @@ def measures(of: Outputs, weight: Tensor, temperature: float, p: float) -> dict[
         temperature: by which logits are divided for the measures that end in ``_scaled``.
         p: of the norm in logit normalisation.
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
     logits, labels = of.logits, of.labels
     scaled = logits.double() / temperature
     correct = logits.argmax(1) == labels
     scores = {"": selective.max_probability(logits), "_logit_norm": selective.logit_normalization(logits, p)}
-    ece = multiclass_calibration_error(scaled.softmax(1), labels, num_classes=logits.shape[1], n_bins=curves.BINS)
     values = {
         "brier": calibration.brier(logits, labels),
         "adaptive_ece": calibration.expected_calibration_error(logits, labels, curves.BINS, adaptive=True),
         "nll_scaled": confidence.nll(scaled, labels),
         "brier_scaled": calibration.brier(scaled, labels),
-        "ece_scaled": ece,
+        "ece_scaled": calibration.expected_calibration_error(scaled, labels, curves.BINS),
         "adaptive_ece_scaled": calibration.expected_calibration_error(scaled, labels, curves.BINS, adaptive=True),
     }
     for suffix, score in scores.items():

@@ -18,6 +18,7 @@ from maxsup.lab.data.corruptions import CORRUPTIONS, FAMILIES, SEVERITIES, corru
 from maxsup.lab.evaluate import EVALUATION_BATCH
 from maxsup.lab.models import Classifier
 from maxsup.lab.records import Json, RecordError
+from maxsup.metrics.calibration import calibration_error_of
 
 NAME = "corruptions.json"
 MEASURES = ("error", "nll", "ece")
@@ -82,8 +83,6 @@ def variants() -> Iterator[tuple[str, int]]:
 
 def _measure(model: Classifier, split: AnySplit) -> dict[tuple[str, int], dict[str, float | None]]:
     """The measures of every variant of the split's images."""
-    from torchmetrics.functional.classification import binary_calibration_error
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
     first, _ = next(iter(evaluation_batches(split.take(torch.arange(1)), 1, device=device)))
@@ -101,7 +100,7 @@ def _measure(model: Classifier, split: AnySplit) -> dict[tuple[str, int], dict[s
     found = {}
     for variant, of in parts.items():
         nll, confidence, right = torch.cat(of, dim=1)
-        ece = binary_calibration_error(confidence.nan_to_num(), right.long(), n_bins=curves.BINS)
+        ece = calibration_error_of(confidence.nan_to_num(), right, curves.BINS)
         values = {"error": 1 - right.mean(), "nll": nll.mean(), "ece": ece}
         found[variant] = {name: records.finite(value) for name, value in values.items()}
     return found
