@@ -10,7 +10,8 @@ for 8 rows at once (Triton 3.8 gives all 32 to one row, which takes more registe
 rows need not begin at a multiple of 16 bytes: the vectors cover the inside of a row, and up to VECTOR − 1 logits on
 either side are an edge. The two classes whose gradient is special, y and argmax, are found by comparing every logit,
 which memory leaves time for: a store of single logits is a read of what surrounds them, since memory is written by 32
-bytes. Probabilities are read in the same vectors.
+bytes. The target's logit is loaded, from the row that is on its way already. Probabilities are read in the same
+vectors.
 
 A gradient in the logits' place needs no barrier: a row is read once, all of it before its maximum is known.
 """
@@ -38,7 +39,7 @@ def _load_rows(
     logits, row, y, rows, logits_stride, ignore_index,
     CLASSES: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
-    """Logits of the inside (ROWS, GROUPS, VECTOR) and of the edges (ROWS, 2 VECTOR)."""
+    """Logits of the inside (ROWS, GROUPS, VECTOR), of the edges (ROWS, 2 VECTOR), and of the target (ROWS,)."""
     keep = (row < rows) & (y != ignore_index)
     offset, begin, head, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
     group = tl.arange(0, GROUPS)
@@ -50,7 +51,8 @@ def _load_rows(
     if EDGES:
         edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
         x_edge = tl.load(logits + offset[:, None] + edge_column, mask=on_edge & keep[:, None], other=-INFINITY)
-    return x, x_edge
+    z_y = tl.load(logits + offset + y, mask=keep & (y >= 0) & (y < CLASSES), other=float("nan"))
+    return x, x_edge, z_y
 
 
 @triton.jit
@@ -74,6 +76,112 @@ def _load_soft(
     return t, t_edge
 
 
+@triton.jit
+def _shares(
+    t, t_edge, whole, head, groups, weight, smoothing,
+    SMOOTHING: tl.constexpr, STRICT: tl.constexpr,
+    CLASSES: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
+):  # fmt: skip
+    """What probabilities subtract, in the shapes of `_load_soft`."""
+    column = tl.arange(0, GROUPS)[None, :, None] * VECTOR + tl.arange(0, VECTOR)[None, None, :]
+    at = head[:, None, None] + column
+    p = shares_of(t.to(tl.float32), whole[:, :, None], weight, at, smoothing, SMOOTHING, STRICT, CLASSES)
+    p_edge = head
+    if EDGES:
+        edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
+        p_edge = shares_of(
+            t_edge.to(tl.float32), on_edge, weight, edge_column, smoothing, SMOOTHING, STRICT, CLASSES
+        )  # fmt: skip
+    return p, p_edge
+
+
+@triton.jit
+def _finite_sums(
+    logits, row, y, rows, logits_stride, ignore_index,
+    CLASSES: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
+):  # fmt: skip
+    """Of the logits that are not −inf: sum, sum of squares and number, (ROWS,)."""
+    x, x_edge, _ = _load_rows(logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES)
+    _, _, _, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
+    whole = tl.arange(0, GROUPS)[None, :] < groups[:, None]
+    x = x.to(tl.float32)
+    there = x != -INFINITY
+    finite = tl.where(there, x, 0.0)
+    total = tl.sum(tl.sum(finite, 2), 1)
+    squares = tl.sum(tl.sum(finite * finite, 2), 1)
+    present = tl.sum(tl.where(whole, tl.sum(there.to(tl.float32), 2), 0.0), 1)
+    if EDGES:
+        there_edge = x_edge != -INFINITY
+        finite_edge = tl.where(there_edge, x_edge.to(tl.float32), 0.0)
+        total += tl.sum(finite_edge, 1)
+        squares += tl.sum(finite_edge * finite_edge, 1)
+        present += tl.sum(there_edge.to(tl.float32), 1)
+    return total, squares, present
+
+
+@triton.jit
+def _store_gradient(
+    gradient, row, in_batch, head, groups, x, e, p, x_edge, base, p_edge,
+    y_place, top, factor, slope, share, absent_share, at_target, to_top, tension,
+    SOFT: tl.constexpr, ABSENT: tl.constexpr, MAX_SUP: tl.constexpr, PENALTY: tl.constexpr,
+    CLASSES: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr, STORE: tl.constexpr,
+):  # fmt: skip
+    """Writes the gradient at logits x (ROWS, GROUPS, VECTOR) with exponentials e, and at the edges.
+
+    The places `y_place` and `top` count from the inside's first column. ABSENT says that some logits may be −inf.
+    """
+    group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
+    vector = group[None, :] * VECTOR
+    # One select and one fused multiply-add a class: what a special class has besides is part of what is added.
+    added = -share[:, None, None]
+    if not SOFT:
+        is_y = (y_place[:, None] - vector)[:, :, None] == lane[None, None, :]
+        at_y = -share - at_target
+        added = tl.where(is_y, at_y[:, None, None], added)
+    if MAX_SUP:
+        is_top = (top[:, None] - vector)[:, :, None] == lane[None, None, :]
+        at_top = to_top - share
+        if not SOFT:
+            at_top = tl.where(top == y_place, to_top + at_y, at_top)
+        added = tl.where(is_top, at_top[:, None, None], added)
+    g = e * slope[:, None, None] + added
+    if PENALTY:
+        g += x * tension[:, None, None]
+    if ABSENT:
+        without = -absent_share[:, None, None]
+        if not SOFT:
+            without = tl.where(is_y, (-absent_share - at_target)[:, None, None], without)
+        g = tl.where(x == -INFINITY, without, g)
+    if SOFT:
+        g -= p * factor[:, None, None]
+    out = row.to(tl.int64) * CLASSES
+    out_begin = out + head if EDGES else out  # no sum with 0: that would lose the hint
+    out_begin = tl.multiple_of(out_begin, VECTOR)
+    whole = group[None, :] < groups[:, None]
+    tl.store(
+        gradient + out_begin[:, None, None] + (vector[:, :, None] + lane[None, None, :]),
+        g.to(gradient.dtype.element_ty), mask=(whole & in_batch[:, None])[:, :, None], eviction_policy=STORE,
+    )  # fmt: skip
+    if EDGES:
+        edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
+        edge_place = edge_column - head[:, None]
+        x_edge = x_edge.to(tl.float32)
+        g_edge = exp(x_edge, base[:, None]) * slope[:, None] - share[:, None]
+        if PENALTY:
+            g_edge += x_edge * tension[:, None]
+        g_edge = tl.where(x_edge == -INFINITY, -absent_share[:, None], g_edge)
+        if SOFT:
+            g_edge -= p_edge * factor[:, None]
+        else:
+            g_edge -= tl.where(edge_place == y_place[:, None], at_target[:, None], 0.0)
+        if MAX_SUP:
+            g_edge += tl.where(edge_place == top[:, None], to_top[:, None], 0.0)
+        tl.store(
+            gradient + out[:, None] + edge_column, g_edge.to(gradient.dtype.element_ty),
+            mask=on_edge & in_batch[:, None], eviction_policy=STORE,
+        )  # fmt: skip
+
+
 @triton.jit(do_not_specialize=["rows", "logits_stride", "soft_stride", "upstream_stride", "ignore_index"])
 def tile_kernel(
     logits, gradient, target, soft, weight, loss, sums, counter, divisor, upstream,
@@ -93,13 +201,12 @@ def tile_kernel(
     program, programs = tl.program_id(0), tl.num_programs(0)
     step = programs * ROWS
     group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
-    column = group[None, :, None] * VECTOR + lane[None, None, :]
     row_losses = tl.zeros((ROWS,), tl.float32)
     row = program * ROWS + tl.arange(0, ROWS)
     y = target_of(target, row, rows, ignore_index)
     y_next = target_of(target, row + step, rows, ignore_index)
     if AHEAD:
-        x_next, x_edge_next = _load_rows(
+        x_next, x_edge_next, z_y_next = _load_rows(
             logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
         )
         if soft is not None:
@@ -111,28 +218,28 @@ def tile_kernel(
         next_row = row + step
         y_after = target_of(target, next_row + step, rows, ignore_index)
         if AHEAD:
-            x_read, x_edge_read = x_next, x_edge_next
-            x_next, x_edge_next = _load_rows(
+            x_read, x_edge_read, z_y = x_next, x_edge_next, z_y_next
+            x_next, x_edge_next, z_y_next = _load_rows(
                 logits, next_row, y_next, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
             )
             if soft is not None:
                 t_read, t_edge_read = t_next, t_edge_next
                 t_next, t_edge_next = _load_soft(soft, next_row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
         else:
-            x_read, x_edge_read = _load_rows(
+            x_read, x_edge_read, z_y = _load_rows(
                 logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
             )
             if soft is not None:
                 t_read, t_edge_read = _load_soft(soft, row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
+        # What no row counts for is loaded as 0: its sums are finite, and a factor of 0 takes it out of the gradient.
         x = x_read.to(tl.float32)
         in_batch = row < rows
         keep = in_batch & (y != ignore_index)
         known = keep & (y >= 0) & (y < CLASSES)
         _, _, head, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
         whole = group[None, :] < groups[:, None]
-        mask = whole & keep[:, None]
 
-        maximum = tl.max(tl.where(mask, tl.max(x, 2), -INFINITY), 1)
+        maximum = tl.max(tl.where(whole, tl.max(x, 2), -INFINITY), 1)
         total = tl.sum(tl.sum(x, 2), 1)
         if EDGES:
             edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
@@ -140,59 +247,56 @@ def tile_kernel(
             x_edge = x_edge_read.to(tl.float32)
             maximum = tl.maximum(maximum, tl.max(x_edge, 1))
             total += tl.sum(tl.where(edge_mask, x_edge, 0.0), 1)
-        # Rows that do not count get finite numbers, which a factor of 0 takes out of the gradient.
         maximum = tl.where(keep, maximum, 0.0)
         base = maximum * LOG2_E
         e = exp(x, base[:, None, None])
-        exponentials = tl.sum(tl.where(mask, tl.sum(e, 2), 0.0), 1)
+        exponentials = tl.sum(tl.where(whole, tl.sum(e, 2), 0.0), 1)
+        e_edge = row
         if EDGES:
             e_edge = exp(x_edge, base[:, None])
             exponentials += tl.sum(e_edge, 1)
-        exponentials = tl.where(keep, exponentials, 1.0)
+            exponentials = tl.where(keep, exponentials, 1.0)
 
         mass = None
+        y_place = tl.where(known, y, -1).to(tl.int32) - head
         if soft is not None:
-            t = t_read.to(tl.float32)
-            at = head[:, None, None] + column
-            p = shares_of(t, mask[:, :, None], weight, at, smoothing, SMOOTHING, STRICT, CLASSES)
+            p, p_edge = _shares(
+                t_read, t_edge_read, whole, head, groups, weight, smoothing,
+                SMOOTHING, STRICT, CLASSES, GROUPS, VECTOR, EDGES,
+            )  # fmt: skip
             mass, z_y = tl.sum(tl.sum(p, 2), 1), tl.sum(tl.sum(p * x, 2), 1)
             if EDGES:
-                t_edge = t_edge_read.to(tl.float32)
-                p_edge = shares_of(t_edge, edge_mask, weight, edge_column, smoothing, SMOOTHING, STRICT, CLASSES)
-                z_edge = tl.where(edge_mask, x_edge, 0.0)
                 mass += tl.sum(p_edge, 1)
-                z_y += tl.sum(p_edge * z_edge, 1)
+                z_y += tl.sum(p_edge * tl.where(edge_mask, x_edge, 0.0), 1)
         else:
-            # Places count from the inside's first column. What lies beyond the inside is 0 here, and not written later.
-            y_known = tl.where(known, y, -1).to(tl.int32)
-            is_y = column == (y_known - head)[:, None, None]
-            z_y = tl.sum(tl.sum(tl.where(is_y, x, 0.0), 2), 1)
+            p, p_edge = row, row  # there is none
+            z_y = z_y.to(tl.float32)  # NaN if the index is out of range, which makes loss and gradient NaN
+
+        top = tl.full((ROWS,), -1, tl.int32)
+        if MAX_SUP and gradient is not None:
+            # The lowest place of the maximum, of the inside or at the edge.
+            at = tl.min(tl.where(x == maximum[:, None, None], lane[None, None, :], VECTOR), 2)
+            at = tl.where(at < VECTOR, at + group[None, :] * VECTOR, CLASSES)
             if EDGES:
-                is_y_edge = edge_mask & (edge_column == y_known[:, None])
-                z_y += tl.sum(tl.where(is_y_edge, x_edge, 0.0), 1)
-            z_y = tl.where(known, z_y, float("nan"))  # an index out of range makes loss and gradient NaN
+                at = tl.where(whole, at, CLASSES)
+            top = tl.min(at, 1)
+            if EDGES:
+                highest_edge = edge_mask & (x_edge == maximum[:, None])
+                top = tl.minimum(top, tl.min(tl.where(highest_edge, edge_column - head[:, None], CLASSES), 1))
 
         squares = tl.zeros((ROWS,), tl.float32)
         if PENALTY:
             squares = tl.sum(tl.sum(x * x, 2), 1)
             if EDGES:
                 squares += tl.sum(tl.where(edge_mask, x_edge * x_edge, 0.0), 1)
-        # A class is absent where its logit is −inf, which the sum of the logits shows; then the sums are made anew.
+        # A class is absent where its logit is −inf, which the sum of the logits shows. That is rare: the row is read
+        # again, so that here and in the gradient nothing is kept for it.
         present = tl.full((ROWS,), CLASSES, tl.float32)
         some_absent = tl.min(total, 0) == -INFINITY
         if some_absent:
-            there = x != -INFINITY
-            finite = tl.where(there, x, 0.0)
-            total = tl.sum(tl.sum(finite, 2), 1)
-            present = tl.sum(tl.where(mask, tl.sum(there.to(tl.float32), 2), 0.0), 1)
-            if PENALTY:
-                squares = tl.sum(tl.sum(finite * finite, 2), 1)
-            if EDGES:
-                finite_edge = tl.where(x_edge != -INFINITY, x_edge, 0.0)
-                total += tl.sum(finite_edge, 1)
-                present += tl.sum((x_edge != -INFINITY).to(tl.float32), 1)
-                if PENALTY:
-                    squares += tl.sum(finite_edge * finite_edge, 1)
+            total, squares, present = _finite_sums(
+                logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
+            )
 
         row_loss, slope, at_target, share, absent_share = row_terms(
             maximum, base, exponentials, total, present, squares, z_y, mass, alpha, smoothing, penalty, z_loss,
@@ -217,51 +321,33 @@ def tile_kernel(
             factor = tl.where(keep, factor, 0.0)
             slope *= factor / exponentials
             if soft is None:  # what is NaN in z_y (an index out of range) has to show in the whole row
-                slope = tl.where(z_y == z_y, slope, z_y)
-            slope = tl.where(keep, slope, 0.0)
+                slope = tl.where(known == keep, slope, z_y)
             share = tl.where(keep, factor * share, 0.0)
-            if MAX_SUP:
-                to_top = factor * alpha
-                # The lowest column of the maximum, of the inside or at the edge.
-                at = tl.min(tl.where(x == maximum[:, None, None], column, CLASSES), 2)
-                top = head + tl.min(tl.where(mask, at, CLASSES), 1)
-                if EDGES:
-                    highest_edge = edge_mask & (x_edge == maximum[:, None])
-                    top = tl.minimum(top, tl.min(tl.where(highest_edge, edge_column, CLASSES), 1))
-
-            g = e * slope[:, None, None] - share[:, None, None]
-            if PENALTY:
-                g += x * (factor * penalty)[:, None, None]
+            absent_share = tl.where(keep, factor * absent_share, 0.0)
+            at_target, to_top, tension = factor * at_target, factor * alpha, factor * penalty
             if some_absent:
-                g = tl.where(x == -INFINITY, -(factor * absent_share)[:, None, None], g)
-            if soft is not None:
-                g -= p * factor[:, None, None]
-            else:
-                g -= tl.where(is_y, (factor * at_target)[:, None, None], 0.0)
-            if MAX_SUP:
-                g += tl.where(column == (top - head)[:, None, None], to_top[:, None, None], 0.0)
-            out = row.to(tl.int64) * CLASSES
-            out_begin = out + head if EDGES else out  # no sum with 0: that would lose the hint
-            out_begin = tl.multiple_of(out_begin, VECTOR)
-            tl.store(
-                gradient + out_begin[:, None, None] + column, g.to(gradient.dtype.element_ty),
-                mask=(whole & in_batch[:, None])[:, :, None], eviction_policy=STORE,
-            )  # fmt: skip
-            if EDGES:
-                g_edge = e_edge * slope[:, None] - share[:, None]
-                if PENALTY:
-                    g_edge += x_edge * (factor * penalty)[:, None]
-                g_edge = tl.where(x_edge == -INFINITY, -(factor * absent_share)[:, None], g_edge)
+                x_again, x_edge_again, _z_again = _load_rows(
+                    logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
+                )
+                p_again, p_edge_again = row, row
                 if soft is not None:
-                    g_edge -= p_edge * factor[:, None]
-                else:
-                    g_edge -= tl.where(is_y_edge, (factor * at_target)[:, None], 0.0)
-                if MAX_SUP:
-                    g_edge += tl.where(edge_column == top[:, None], to_top[:, None], 0.0)
-                g_edge = tl.where(keep[:, None], g_edge, 0.0)
-                tl.store(
-                    gradient + out[:, None] + edge_column, g_edge.to(gradient.dtype.element_ty),
-                    mask=on_edge & in_batch[:, None], eviction_policy=STORE,
+                    t_again, t_edge_again = _load_soft(soft, row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
+                    p_again, p_edge_again = _shares(
+                        t_again, t_edge_again, whole, head, groups, weight, smoothing,
+                        SMOOTHING, STRICT, CLASSES, GROUPS, VECTOR, EDGES,
+                    )  # fmt: skip
+                tl.debug_barrier()  # it may be written in its own place
+                _store_gradient(
+                    gradient, row, in_batch, head, groups, x_again.to(tl.float32),
+                    exp(x_again.to(tl.float32), base[:, None, None]), p_again, x_edge_again, base, p_edge_again,
+                    y_place, top, factor, slope, share, absent_share, at_target, to_top, tension,
+                    soft is not None, True, MAX_SUP, PENALTY, CLASSES, GROUPS, VECTOR, EDGES, STORE,
+                )  # fmt: skip
+            else:
+                _store_gradient(
+                    gradient, row, in_batch, head, groups, x, e, p, x_edge_read, base, p_edge,
+                    y_place, top, factor, slope, share, absent_share, at_target, to_top, tension,
+                    soft is not None, False, MAX_SUP, PENALTY, CLASSES, GROUPS, VECTOR, EDGES, STORE,
                 )  # fmt: skip
         y, y_next = y_next, y_after
     if LOSS == "sum":
