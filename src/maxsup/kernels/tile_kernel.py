@@ -29,157 +29,9 @@ from maxsup.kernels.parts import (
     inside,
     number,
     row_terms,
-    shares_of,
     target_of,
 )
-
-
-@triton.jit
-def _load_rows(
-    logits, row, y, rows, logits_stride, ignore_index,
-    CLASSES: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
-):  # fmt: skip
-    """Logits of the inside (ROWS, GROUPS, VECTOR), of the edges (ROWS, 2 VECTOR), and of the target (ROWS,)."""
-    keep = (row < rows) & (y != ignore_index)
-    offset, begin, head, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
-    group = tl.arange(0, GROUPS)
-    column = group[None, :, None] * VECTOR + tl.arange(0, VECTOR)[None, None, :]
-    mask = (group[None, :] < groups[:, None]) & keep[:, None]
-    pointers = logits + begin[:, None, None] + column
-    x = tl.load(pointers, mask=mask[:, :, None], other=0.0, eviction_policy="evict_first")
-    x_edge = row  # there is none
-    if EDGES:
-        edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
-        x_edge = tl.load(logits + offset[:, None] + edge_column, mask=on_edge & keep[:, None], other=-INFINITY)
-    z_y = tl.load(logits + offset + y, mask=keep & (y >= 0) & (y < CLASSES), other=float("nan"))
-    return x, x_edge, z_y
-
-
-@triton.jit
-def _load_soft(
-    soft, row, rows, soft_stride,
-    CLASSES: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
-):  # fmt: skip
-    """Probabilities of the inside (ROWS, GROUPS, VECTOR) and of the edges (ROWS, 2 VECTOR)."""
-    offset, begin, head, groups = inside(row, soft_stride, CLASSES, VECTOR, EDGES)
-    group = tl.arange(0, GROUPS)
-    column = group[None, :, None] * VECTOR + tl.arange(0, VECTOR)[None, None, :]
-    mask = (group[None, :] < groups[:, None]) & (row < rows)[:, None]
-    pointers = soft + begin[:, None, None] + column
-    t = tl.load(pointers, mask=mask[:, :, None], other=0.0, eviction_policy="evict_first")
-    t_edge = row
-    if EDGES:
-        edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
-        t_edge = tl.load(
-            soft + offset[:, None] + edge_column, mask=on_edge & (row < rows)[:, None], other=0.0
-        )  # fmt: skip
-    return t, t_edge
-
-
-@triton.jit
-def _shares(
-    t, t_edge, whole, head, groups, weight, smoothing,
-    SMOOTHING: tl.constexpr, STRICT: tl.constexpr,
-    CLASSES: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
-):  # fmt: skip
-    """What probabilities subtract, in the shapes of `_load_soft`."""
-    column = tl.arange(0, GROUPS)[None, :, None] * VECTOR + tl.arange(0, VECTOR)[None, None, :]
-    at = head[:, None, None] + column
-    p = shares_of(t.to(tl.float32), whole[:, :, None], weight, at, smoothing, SMOOTHING, STRICT, CLASSES)
-    p_edge = head
-    if EDGES:
-        edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
-        p_edge = shares_of(
-            t_edge.to(tl.float32), on_edge, weight, edge_column, smoothing, SMOOTHING, STRICT, CLASSES
-        )  # fmt: skip
-    return p, p_edge
-
-
-@triton.jit
-def _finite_sums(
-    logits, row, y, rows, logits_stride, ignore_index,
-    CLASSES: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
-):  # fmt: skip
-    """Of the logits that are not −inf: sum, sum of squares and number, (ROWS,)."""
-    x, x_edge, _ = _load_rows(logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES)
-    _, _, _, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
-    whole = tl.arange(0, GROUPS)[None, :] < groups[:, None]
-    x = x.to(tl.float32)
-    there = x != -INFINITY
-    finite = tl.where(there, x, 0.0)
-    total = tl.sum(tl.sum(finite, 2), 1)
-    squares = tl.sum(tl.sum(finite * finite, 2), 1)
-    present = tl.sum(tl.where(whole, tl.sum(there.to(tl.float32), 2), 0.0), 1)
-    if EDGES:
-        there_edge = x_edge != -INFINITY
-        finite_edge = tl.where(there_edge, x_edge.to(tl.float32), 0.0)
-        total += tl.sum(finite_edge, 1)
-        squares += tl.sum(finite_edge * finite_edge, 1)
-        present += tl.sum(there_edge.to(tl.float32), 1)
-    return total, squares, present
-
-
-@triton.jit
-def _store_gradient(
-    gradient, row, in_batch, head, groups, x, e, p, x_edge, base, p_edge,
-    y_place, top, factor, slope, share, absent_share, at_target, to_top, tension,
-    SOFT: tl.constexpr, ABSENT: tl.constexpr, MAX_SUP: tl.constexpr, PENALTY: tl.constexpr,
-    CLASSES: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr, STORE: tl.constexpr,
-):  # fmt: skip
-    """Writes the gradient at logits x (ROWS, GROUPS, VECTOR) with exponentials e, and at the edges.
-
-    The places `y_place` and `top` count from the inside's first column. ABSENT says that some logits may be −inf.
-    """
-    group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
-    vector = group[None, :] * VECTOR
-    # One select and one fused multiply-add a class: what a special class has besides is part of what is added.
-    added = -share[:, None, None]
-    if not SOFT:
-        is_y = (y_place[:, None] - vector)[:, :, None] == lane[None, None, :]
-        at_y = -share - at_target
-        added = tl.where(is_y, at_y[:, None, None], added)
-    if MAX_SUP:
-        is_top = (top[:, None] - vector)[:, :, None] == lane[None, None, :]
-        at_top = to_top - share
-        if not SOFT:
-            at_top = tl.where(top == y_place, to_top + at_y, at_top)
-        added = tl.where(is_top, at_top[:, None, None], added)
-    g = e * slope[:, None, None] + added
-    if PENALTY:
-        g += x * tension[:, None, None]
-    if ABSENT:
-        without = -absent_share[:, None, None]
-        if not SOFT:
-            without = tl.where(is_y, (-absent_share - at_target)[:, None, None], without)
-        g = tl.where(x == -INFINITY, without, g)
-    if SOFT:
-        g -= p * factor[:, None, None]
-    out = row.to(tl.int64) * CLASSES
-    out_begin = out + head if EDGES else out  # no sum with 0: that would lose the hint
-    out_begin = tl.multiple_of(out_begin, VECTOR)
-    whole = group[None, :] < groups[:, None]
-    tl.store(
-        gradient + out_begin[:, None, None] + (vector[:, :, None] + lane[None, None, :]),
-        g.to(gradient.dtype.element_ty), mask=(whole & in_batch[:, None])[:, :, None], eviction_policy=STORE,
-    )  # fmt: skip
-    if EDGES:
-        edge_column, on_edge = edges(head, groups, CLASSES, VECTOR)
-        edge_place = edge_column - head[:, None]
-        x_edge = x_edge.to(tl.float32)
-        g_edge = exp(x_edge, base[:, None]) * slope[:, None] - share[:, None]
-        if PENALTY:
-            g_edge += x_edge * tension[:, None]
-        g_edge = tl.where(x_edge == -INFINITY, -absent_share[:, None], g_edge)
-        if SOFT:
-            g_edge -= p_edge * factor[:, None]
-        else:
-            g_edge -= tl.where(edge_place == y_place[:, None], at_target[:, None], 0.0)
-        if MAX_SUP:
-            g_edge += tl.where(edge_place == top[:, None], to_top[:, None], 0.0)
-        tl.store(
-            gradient + out[:, None] + edge_column, g_edge.to(gradient.dtype.element_ty),
-            mask=on_edge & in_batch[:, None], eviction_policy=STORE,
-        )  # fmt: skip
+from maxsup.kernels.tiles import finite_sums, load_rows, load_soft, shares, store_gradient
 
 
 @triton.jit(do_not_specialize=["rows", "logits_stride", "soft_stride", "upstream_stride", "ignore_index"])
@@ -206,11 +58,11 @@ def tile_kernel(
     y = target_of(target, row, rows, ignore_index)
     y_next = target_of(target, row + step, rows, ignore_index)
     if AHEAD:
-        x_next, x_edge_next, z_y_next = _load_rows(
+        x_next, x_edge_next, z_y_next = load_rows(
             logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
         )
         if soft is not None:
-            t_next, t_edge_next = _load_soft(soft, row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
+            t_next, t_edge_next = load_soft(soft, row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
     bottom = divisor_of(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS, 1024)
     scale = 1.0 / bottom
     for first_row in range(program * ROWS, rows, step):
@@ -219,18 +71,18 @@ def tile_kernel(
         y_after = target_of(target, next_row + step, rows, ignore_index)
         if AHEAD:
             x_read, x_edge_read, z_y = x_next, x_edge_next, z_y_next
-            x_next, x_edge_next, z_y_next = _load_rows(
+            x_next, x_edge_next, z_y_next = load_rows(
                 logits, next_row, y_next, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
             )
             if soft is not None:
                 t_read, t_edge_read = t_next, t_edge_next
-                t_next, t_edge_next = _load_soft(soft, next_row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
+                t_next, t_edge_next = load_soft(soft, next_row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
         else:
-            x_read, x_edge_read, z_y = _load_rows(
+            x_read, x_edge_read, z_y = load_rows(
                 logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
             )
             if soft is not None:
-                t_read, t_edge_read = _load_soft(soft, row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
+                t_read, t_edge_read = load_soft(soft, row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
         # What no row counts for is loaded as 0: its sums are finite, and a factor of 0 takes it out of the gradient.
         x = x_read.to(tl.float32)
         in_batch = row < rows
@@ -260,7 +112,7 @@ def tile_kernel(
         mass = None
         y_place = tl.where(known, y, -1).to(tl.int32) - head
         if soft is not None:
-            p, p_edge = _shares(
+            p, p_edge = shares(
                 t_read, t_edge_read, whole, head, groups, weight, smoothing,
                 SMOOTHING, STRICT, CLASSES, GROUPS, VECTOR, EDGES,
             )  # fmt: skip
@@ -294,7 +146,7 @@ def tile_kernel(
         present = tl.full((ROWS,), CLASSES, tl.float32)
         some_absent = tl.min(total, 0) == -INFINITY
         if some_absent:
-            total, squares, present = _finite_sums(
+            total, squares, present = finite_sums(
                 logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
             )
 
@@ -326,25 +178,25 @@ def tile_kernel(
             absent_share = tl.where(keep, factor * absent_share, 0.0)
             at_target, to_top, tension = factor * at_target, factor * alpha, factor * penalty
             if some_absent:
-                x_again, x_edge_again, _z_again = _load_rows(
+                x_again, x_edge_again, _z_again = load_rows(
                     logits, row, y, rows, logits_stride, ignore_index, CLASSES, GROUPS, VECTOR, EDGES
                 )
                 p_again, p_edge_again = row, row
                 if soft is not None:
-                    t_again, t_edge_again = _load_soft(soft, row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
-                    p_again, p_edge_again = _shares(
+                    t_again, t_edge_again = load_soft(soft, row, rows, soft_stride, CLASSES, GROUPS, VECTOR, EDGES)
+                    p_again, p_edge_again = shares(
                         t_again, t_edge_again, whole, head, groups, weight, smoothing,
                         SMOOTHING, STRICT, CLASSES, GROUPS, VECTOR, EDGES,
                     )  # fmt: skip
                 tl.debug_barrier()  # it may be written in its own place
-                _store_gradient(
+                store_gradient(
                     gradient, row, in_batch, head, groups, x_again.to(tl.float32),
                     exp(x_again.to(tl.float32), base[:, None, None]), p_again, x_edge_again, base, p_edge_again,
                     y_place, top, factor, slope, share, absent_share, at_target, to_top, tension,
                     soft is not None, True, MAX_SUP, PENALTY, CLASSES, GROUPS, VECTOR, EDGES, STORE,
                 )  # fmt: skip
             else:
-                _store_gradient(
+                store_gradient(
                     gradient, row, in_batch, head, groups, x, e, p, x_edge_read, base, p_edge,
                     y_place, top, factor, slope, share, absent_share, at_target, to_top, tension,
                     soft is not None, False, MAX_SUP, PENALTY, CLASSES, GROUPS, VECTOR, EDGES, STORE,
