@@ -1,16 +1,21 @@
 """Times training on one GPU: images a second of the lab's own loop beside a plain eager one, and the share of the peak.
 
-    python benchmarks/bench_training.py [--out benchmarks/results/bench_training.md] [--works resnet18-512 …]
+    python benchmarks/bench_training.py [--out benchmarks/results/bench_training.md] [--works resnet18 …]
                                         [--loops plain lab …] [--seconds 10] [--tiny]
+
+    torchrun --nproc-per-node 2 benchmarks/bench_training.py --loops lab "lab, compile" …
+
+Under torchrun every GPU gets the batch of the work, images a second are those of all GPUs together, and the loops are
+the lab's without graphs.
 
 The plain loop is what one writes first: bfloat16 autocast, channels_last, images resident on the GPU with the same
 augmentation there, PyTorch's optimizer, `cudnn.benchmark` on. The lab's loop is `train_epoch`, as `maxsup train` calls
 it, validation left out. Both see random images. All loops of a work run in one process, one after the other.
 
 Images a second: whole epochs until SECONDS are over, the device waited for at the end of each; the median epoch counts.
-Start: seconds until the first step is done (compiling), then of a second process-like start, whose compiler finds its
-cache on disk. Share of the peak: floating-point operations of forward and backward, as `torch.utils.flop_counter`
-counts them, a second, over the dense bfloat16 peak of the card.
+First step: its seconds, compiling included, and those of a second one, whose compiler finds its cache on disk.
+Share of the peak: floating-point operations of forward and backward, as `torch.utils.flop_counter` counts them, a
+second, over the dense bfloat16 peak of the card.
 """
 
 from __future__ import annotations
@@ -30,8 +35,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maxsup import MaxSupCrossEntropyLoss
-from maxsup.lab import models, train
-from maxsup.lab.data import DataSet, Split, augment
+from maxsup.lab import models
+from maxsup.lab.data import DataSet, Split
+from maxsup.lab.data.augment import augment, draw
+from maxsup.lab.processes import Processes, start
 from maxsup.lab.recipes import Data, Model, Optimizer, Recipe
 from maxsup.lab.training import run as parts
 from maxsup.lab.training.epoch import train_epoch
@@ -55,6 +62,10 @@ class Work:
         data = Data(name="random", pad_crop=self.pad_crop, flip=True)
         return Recipe("bench", epochs=1000, batch_size=self.batch, data=data, model=self.model,
                       optimizer=self.optimizer, **options)  # fmt: skip
+
+    def for_all(self, world: int) -> Work:
+        """The work of `world` processes, each with the batch of one."""
+        return dataclasses.replace(self, batch=self.batch * world, images=self.images * world)
 
 
 SMALL = Model("resnet18", small_stem=True)
@@ -132,7 +143,8 @@ def plain_epoch(work: Work, data: DataSet, device: torch.device) -> Epoch:
 
     def epoch() -> None:
         for indices in torch.randperm(work.images, device=device, generator=generator).split(work.batch):
-            images = augment(data.train.images[indices], augmentation, generator)
+            images = data.train.images[indices]
+            images = augment(images, augmentation, draw(augmentation, len(images), generator))
             images = ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16):
                 loss = loss_function(network(images), data.train.labels[indices])
@@ -152,35 +164,34 @@ def operations(work: Work, device: torch.device) -> float:
     return counter.get_total_flops() / 2
 
 
-def timed_epochs(epoch: Epoch, device: torch.device, seconds: float) -> list[float]:
+def timed_epochs(epoch: Epoch, processes: Processes, seconds: float) -> list[float]:
     epoch()  # allocator, cuDNN's choices, a capture
-    wait(device)
-    times = []
+    wait(processes.device)
+    times: list[float] = []
     end = time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
+    while processes.of_first(lambda: not times or time.perf_counter() < end):
         begin = time.perf_counter()
         epoch()
-        wait(device)
+        wait(processes.device)
         times.append(time.perf_counter() - begin)
     return times
 
 
 @contextmanager
-def lab_epoch(work: Work, data: DataSet, device: torch.device, options: dict[str, bool]) -> Any:
+def lab_epoch(work: Work, data: DataSet, processes: Processes, options: dict[str, bool]) -> Any:
     recipe = work.recipe(precision="bfloat16", **options)
-    with parts.building(recipe, "max-sup", 0, data, device) as run:
-        yield lambda: train_epoch(run, data.train, recipe, 0, device)
+    with parts.building(recipe, "max-sup", 0, data, processes) as run:
+        yield lambda: train_epoch(run, data.train, recipe, 0)
 
 
-def first_epoch(work: Work, data: DataSet, device: torch.device, options: dict[str, bool]) -> float:
-    """Seconds of the first epoch after the build, the compiler's memory emptied before."""
-    torch._dynamo.reset()
+def first_step(work: Work, data: DataSet, processes: Processes, options: dict[str, bool]) -> float:
+    """Seconds of an epoch of one step after the build; what was compiled is forgotten."""
     short = dataclasses.replace(data, train=Split(data.train.images[: work.batch], data.train.labels[: work.batch]))
-    with lab_epoch(work, short, device, options) as epoch:
-        wait(device)
+    with lab_epoch(work, short, processes, options) as epoch:
+        wait(processes.device)
         begin = time.perf_counter()
         epoch()
-        wait(device)
+        wait(processes.device)
         return time.perf_counter() - begin
 
 
@@ -196,29 +207,28 @@ class Row:
     share: float | None
 
 
-def measure(name: str, work: Work, loop: str, data: DataSet, device: torch.device, seconds: float, flops: float) -> Row:
+def measure(name: str, work: Work, loop: str, data: DataSet, processes: Processes, seconds: float, flops: float) -> Row:
+    device = processes.device
     gc.collect()
-    torch._dynamo.reset()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    start = ""
+    first = ""
     if loop in PLAIN:
         with cudnn(loop != "plain", loop == "plain"):
-            times = timed_epochs(plain_epoch(work, data, device), device, seconds)
+            times = timed_epochs(plain_epoch(work, data, device), processes, seconds)
     else:
         options, deterministic = LAB[loop]
         with cudnn(deterministic, not deterministic):
-            start = " / ".join(f"{first_epoch(work, data, device, options):.1f}" for _ in range(2))
-            torch._dynamo.reset()
-            with lab_epoch(work, data, device, options) as epoch:
-                times = timed_epochs(epoch, device, seconds)
+            first = " / ".join(f"{first_step(work, data, processes, options):.1f}" for _ in range(2))
+            with lab_epoch(work, data, processes, options) as epoch:
+                times = timed_epochs(epoch, processes, seconds)
     rates = sorted(work.images / taken for taken in times)
     rate = statistics.median(rates)
     memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
     peak = next((peak for card, peak in PEAKS.items() if card in card_name(device)), None)
-    share = None if peak is None else flops * rate / (peak * 1e12)
-    return Row(name, loop, rate, rates[0], rates[-1], start, memory, share)
+    share = None if peak is None else flops * rate / (peak * 1e12 * processes.world)
+    return Row(name, loop, rate, rates[0], rates[-1], first, memory, share)
 
 
 def card_name(device: torch.device) -> str:
@@ -245,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="Markdown file, written anew after each row")
     parser.add_argument("--works", nargs="+", help=f"of {', '.join(WORKS)}; a prefix takes all that begin with it")
-    parser.add_argument("--loops", nargs="+", choices=[*PLAIN, *LAB], default=[*PLAIN, *LAB])
+    parser.add_argument("--loops", nargs="+", choices=[*PLAIN, *LAB], help="all by default")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each loop, after its warm-up")
     parser.add_argument("--tiny", action="store_true", help="networks and images for a test of this script")
     options = parser.parse_args()
@@ -253,28 +263,35 @@ def main() -> None:
     chosen = [name for name in works if not options.works or any(name.startswith(asked) for asked in options.works)]
     if not chosen:
         parser.error(f"--works must name one of {', '.join(works)}, got {', '.join(options.works)}")
-    device = train.training_device()
-    title = f"# Training, {card_name(device)}, PyTorch {torch.__version__}\n"
+    processes = start()
+    device = processes.device
+    loops = options.loops or [*PLAIN, *LAB]
+    if processes.world > 1:
+        loops = [loop for loop in loops if loop not in PLAIN and "graph" not in loop]
+    title = f"# Training, {processes.world} × {card_name(device)}, PyTorch {torch.__version__}\n"
     lines = [title, *HEAD]
-    print("\n".join(lines), flush=True)
+    if processes.first:
+        print("\n".join(lines), flush=True)
     for name in chosen:
-        work = works[name]
+        work = works[name].for_all(processes.world)
         data = random_data(work, device)
         flops = operations(work, device)
         plain = None
-        for loop in options.loops:
+        for loop in loops:
             try:
-                row = measure(name, work, loop, data, device, options.seconds, flops)
+                row = measure(name, work, loop, data, processes, options.seconds, flops)
             except Exception as error:  # the other loops are worth their numbers
                 text = f"| {name} | {loop} | failed: {type(error).__name__}: {str(error).splitlines()[0]} | | | | | |"
             else:
                 plain = row.rate if loop == "plain" else plain
                 text = line(row, plain)
             lines.append(text)
-            print(text, flush=True)
-            if options.out:
-                options.out.write_text("\n".join(lines) + "\n")
-        print(f"({name}: {flops / 1e9:.2f} GFLOP an image, forward and backward)", flush=True)
+            if processes.first:
+                print(text, flush=True)
+                if options.out:
+                    options.out.write_text("\n".join(lines) + "\n")
+        if processes.first:
+            print(f"({name}: {flops / 1e9:.2f} GFLOP an image, forward and backward)", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 import os
 
+# Two workers of pytest-xdist on two cores: a thread each. Before torch is imported, which looks once.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 if not torch.cuda.is_available():

@@ -54,3 +54,15 @@ def test_sanitize_finds_the_kernels_right(load, capsys, monkeypatch):
     monkeypatch.setenv("PYTORCH_NO_CUDA_MEMORY_CACHING", "")  # the script sets it for good
     assert load("sanitize").main(["--few"]) == 0
     assert "0 comparisons failed" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_bench_segmentation_writes_its_tables(load, tmp_path, capsys):
+    load("bench_segmentation").main(["--tiny", "--out", str(tmp_path / "segmentation.md")])
+    lines = (tmp_path / "segmentation.md").read_text().splitlines()
+    backbones = [line.split(" | ")[0] for line in lines if line.startswith(("| deit", "| resnet"))]
+    # Three losses each, deterministic kernels once, and two ways of testing each.
+    assert (
+        backbones
+        == ["| deit_small_patch16_224"] * 3 + ["| resnet50"] * 3 + ["| deit_small_patch16_224"] * 3 + ["| resnet50"] * 2
+    )

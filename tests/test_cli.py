@@ -25,7 +25,17 @@ def run(capsys, *arguments):
 def test_help_and_version(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for word in ("list", "train RECIPE", "compare RECIPE", "analyze PATH", "probe PATH", "report DIR", "Exit codes"):
+    for word in (
+        "list",
+        "train RECIPE",
+        "compare RECIPE",
+        "analyze PATH",
+        "probe PATH",
+        "corrupt PATH",
+        "segment PATH",
+        "report DIR",
+        "Exit codes",
+    ):
         assert word in out
     assert run(capsys) == (0, out, "")
     assert run(capsys, "--version") == (0, f"maxsup {__version__}\n", "")
@@ -77,6 +87,8 @@ def test_help_shows_the_recipes_values(capsys):
         (["compare", "digits-convnet", "--workers", "0", "--out", "x"], "workers must be at least 1, got 0"),
         (["compare", "digits-convnet", "--seeds", "-1", "--out", "x"], "seeds must be at least 0, got -1"),
         (["train", "digits-convnet", "--epochs", "0", "--out", "x"], "epochs must be at least 1, got 0"),
+        (["corrupt"], "`maxsup corrupt` takes folders"),
+        (["corrupt", "x"], "x: no run and no comparison here"),
         (["probe"], "`maxsup probe` takes folders"),
         (["probe", "--data", "digits"], "`maxsup probe` takes folders"),
         (["probe", "x", "--data", "digit"], "unknown data set 'digit'; did you mean digits"),
@@ -208,6 +220,15 @@ def test_wrong_names_for_a_comparison_are_found_before_anything_is_analyzed(caps
     assert list(copy.rglob("analysis.json")) == []
 
 
+def test_corrupt_tests_a_run_and_tells_its_means(capsys, comparison, tmp_path):
+    one = shutil.copytree(comparison / "runs/max-sup/seed-0", tmp_path / "run")
+    code, _, err = run(capsys, "corrupt", str(one))
+    assert code == 0
+    record = json.loads((one / "corruptions.json").read_text())
+    assert f"max-sup seed 0: error {record['mean']['error']:.4f} (clean {record['clean']['error']:.4f})" in err
+    assert len(record["corruptions"]) == 12
+
+
 def test_a_damaged_run_stops_no_other_and_is_named(capsys, comparison, tmp_path):
     copy = shutil.copytree(comparison, tmp_path / "copy")
     broken = copy / "runs/max-sup/seed-1"
@@ -261,3 +282,21 @@ def test_import_is_light():
     lab = {"accelerate", "jinja2", "matplotlib", "numpy", "rich", "safetensors", "scipy", "sklearn", "timm"}
     assert lab.isdisjoint(shown)
     assert {"torchmetrics", "torchvision", "triton", "tyro"}.isdisjoint(shown)
+
+
+def test_a_launched_command_trains_in_two_processes_and_prints_once(tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "maxsup"]
+    command = ["train", "digits-convnet", *FAST, "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *command], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["train", "validation", "test", "records"]
+    assert done.stderr.count("epoch 1/1") == 1
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
+
+
+def test_a_comparison_cannot_be_launched(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = run(capsys, "compare", "digits-convnet", "--out", str(tmp_path / "out"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "`maxsup compare` starts its own processes" in err

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
-    import tyro
     from rich.console import Console
+
+    from maxsup.lab.parsing import UsageError, parse, parse_with_paths, parse_with_recipe, take
 except ModuleNotFoundError as missing:
     raise SystemExit(f"maxsup: {missing.name} is not installed; the command needs pip install 'maxsup[lab]'") from None
 
 from maxsup._version import __version__
-from maxsup.lab.names import lookup, unknown
-from maxsup.lab.options import Analyze, Compare, DataMake, DataShow, Probe, Report, Train
-from maxsup.lab.recipes import RECIPES, Data, Recipe
-from maxsup.lab.records import DataError
+from maxsup.lab.names import lookup
+from maxsup.lab.options import (
+    Analyze,
+    Compare,
+    Corrupt,
+    DataMake,
+    DataShow,
+    Distill,
+    Export,
+    Import,
+    Probe,
+    Report,
+    Segment,
+    StudyList,
+    Train,
+)
+from maxsup.lab.recipes import RECIPES, Data, Model, Recipe
+from maxsup.lab.records import DataError, Json
 
 if TYPE_CHECKING:
     from maxsup.lab.analysis.batch import Outcome
@@ -34,7 +49,15 @@ usage: maxsup list                      the recipes, methods and data sets
        maxsup compare RECIPE [options]  methods × seeds, several runs at a time, and the report
        maxsup analyze PATH...           measures, curves and pictures of finished runs, from their records and weights
        maxsup probe PATH... --data NAME linear and k-NN accuracy of their frozen features on other images
-       maxsup report DIR                the tables and report.html of a comparison, written anew
+       maxsup corrupt PATH...           error, NLL and ECE on corrupted test images
+       maxsup segment PATH... --data NAME
+                                        mean IoU of UPerNet, fine-tuned on their backbones
+       maxsup report DIR                the tables and report.html of a comparison or study, written anew
+       maxsup study list [--measure]    the paper's tables as studies: data, runs, GPU hours
+       maxsup study NAME [options]      one of them: recipes × methods × seeds, and the paper's numbers beside ours
+       maxsup distill TEACHER... [opts] students of finished runs' networks, seed by seed, as a comparison
+       maxsup export RUN --out DIR      its network as safetensors with timm's config and a model card
+       maxsup import FILE --model NAME  a checkpoint from elsewhere as a run to analyze, probe or export
        maxsup data make NAME            glyphs or glyphs-large: images of the letters of this machine's fonts
        maxsup data show NAME --out PNG  a contact sheet of a data set
        maxsup COMMAND --help            the options of a command
@@ -48,7 +71,7 @@ Every field of a recipe is an option: --epochs 5, --optimizer.lr 0.05, --data.tr
 `maxsup train RECIPE --help` shows them all, with that recipe's values.
 
 PATH is the folder of a run or of a comparison; of the latter all finished runs are taken, several at a time, and the
-report is written again. Nothing is trained, and what was computed before is kept. Networks that were trained with
+report is written again. What was computed before is kept; segment alone trains. Networks that were trained with
 --data.classes 0 1 2 3 4 (or, the same, --pretrain-classes 0 1 2 3 4) are probed on the other classes of that data:
        maxsup compare fashion-mnist-resnet18 --pretrain-classes 0 1 2 3 4 --out runs/half
        maxsup probe runs/half --data fashion-mnist
@@ -58,58 +81,6 @@ one resumes. A folder that holds another recipe's records is refused, never over
 
 Exit codes: 0 done; 1 a run failed, or a file cannot be read or written; 2 wrong command line; 130 interrupted.
 """
-
-
-class UsageError(ValueError):
-    """The command line is wrong; the message says how."""
-
-
-def _option_names(kind: Any, recipe: Recipe | None) -> list[str]:
-    def names(of: Any, prefix: str = "") -> list[str]:
-        return [
-            name
-            for field in dataclasses.fields(of)
-            for name in (
-                names(getattr(of, field.name), f"{prefix}{field.name}.")
-                if dataclasses.is_dataclass(getattr(of, field.name, None))
-                else [f"--{prefix}{field.name}".replace("_", "-")]
-            )
-        ]
-
-    own = [name for name in names(kind) if name != "--recipe"]
-    return own + (names(recipe) if recipe else [])
-
-
-def _parse(kind: Callable[..., T], command: str, arguments: Sequence[str], recipe: Recipe | None = None) -> T:
-    """Arguments to a dataclass through tyro; an unknown option becomes one line with the nearest names."""
-    options: Any = {"default": kind(recipe=recipe, out=tyro.MISSING)} if recipe else {}
-    parsed: T
-    rest: list[str]
-    parsed, rest = tyro.cli(kind, prog=f"maxsup {command}", args=list(arguments), return_unknown_args=True, **options)
-    if rest:
-        if rest[0].startswith("-"):
-            raise unknown("option", rest[0].split("=")[0], _option_names(kind, recipe))
-        raise UsageError(f"unexpected argument {rest[0]!r}")
-    return parsed
-
-
-def _parse_with_recipe(kind: Callable[..., T], command: str, arguments: Sequence[str]) -> T:
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
-        raise UsageError(f"`maxsup {command}` takes a recipe first: {', '.join(RECIPES)}")
-    if arguments[0].startswith("-"):
-        print(f"usage: maxsup {command} RECIPE [options]\n\nRECIPE is one of {', '.join(RECIPES)}. Shown below with")
-        print(f"the values of {next(iter(RECIPES))}; `maxsup {command} RECIPE --help` shows another's.\n")
-        return _parse(kind, f"{command} RECIPE", ["--help"], next(iter(RECIPES.values()))())
-    recipe = lookup("recipe", arguments[0], RECIPES)()
-    # The same option by the name of what it is for.
-    rest = [re.sub(r"^--pretrain[-_]classes(?=$|=)", "--data.classes", argument) for argument in arguments[1:]]
-    return _parse(kind, f"{command} {recipe.name}", rest, recipe)
-
-
-def _parse_with_paths(kind: Callable[..., T], command: str, arguments: Sequence[str]) -> T:
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
-        raise UsageError(f"`maxsup {command}` takes folders of finished runs or comparisons first")
-    return _parse(kind, command, arguments)
 
 
 def _check_names(recipe: Recipe, methods: Sequence[str]) -> None:
@@ -127,6 +98,8 @@ def _check_names(recipe: Recipe, methods: Sequence[str]) -> None:
 def _list(arguments: Sequence[str]) -> int:
     from maxsup.lab.data import DATA_SETS
     from maxsup.lab.methods import METHODS
+    from maxsup.lab.segmentation.recipes import RECIPES as SEGMENTATION
+    from maxsup.lab.segmentation.sources import DATA_SETS as LABELLED
 
     if arguments:
         raise UsageError(f"unexpected argument {arguments[0]!r}")
@@ -138,6 +111,8 @@ def _list(arguments: Sequence[str]) -> int:
         "recipes": {name: first_line(recipe) for name, recipe in RECIPES.items()},
         "methods": {name: method.summary for name, method in METHODS.items()},
         "data sets": {name: first_line(loader) for name, loader in DATA_SETS.items()},
+        "segmentation recipes": {name: first_line(recipe) for name, recipe in SEGMENTATION.items()},
+        "segmentation data sets": {name: first_line(loader) for name, loader in LABELLED.items()},
     }
     for title, entries in sections.items():
         print(title)
@@ -149,11 +124,13 @@ def _list(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    options = _parse_with_recipe(Train, "train", arguments)
+    options = parse_with_recipe(Train, "train", arguments)
     _check_names(options.recipe, [options.method])
-    from maxsup.lab import progress, train
+    from maxsup.lab import processes, progress, train
 
-    with progress.of_run(options.recipe.epochs, f"{options.method} seed {options.seed}") as on_epoch:
+    first = processes.launched()[0] == 0
+    shown_by_first = progress.of_run(options.recipe.epochs, f"{options.method} seed {options.seed}")
+    with shown_by_first if first else nullcontext() as on_epoch:
         result = train.train(
             options.recipe,
             options.method,
@@ -162,29 +139,51 @@ def _train(arguments: Sequence[str]) -> int:
             data_dir=options.data_dir,
             on_epoch=on_epoch,
         )
+    if not first:
+        return 0
     if result["status"] == "diverged":
         print(f"diverged in epoch {result['epochs'] + 1}: the loss is not finite any more (recorded in {options.out})")
         return 0
-    for split, measured in result["measures"].items():
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in measured.items() if value is not None)
-        print(f"{split}: {shown}")
+    _print_measures(result)
     print(f"records: {options.out}")
     return 0
 
 
 def _compare(arguments: Sequence[str]) -> int:
-    options = _parse_with_recipe(Compare, "compare", arguments)
+    options = parse_with_recipe(Compare, "compare", arguments)
     _check_names(options.recipe, options.methods)
-    from maxsup.lab import compare, data, executors, progress
+    return _make_comparison("compare", options, options.recipe, options.methods, options.seeds)
 
+
+def _distill(arguments: Sequence[str]) -> int:
+    from maxsup.lab import distill_command as command
+    from maxsup.lab.recipes.distillation import student
+
+    folders, options = command.parse_distill(arguments)
+    methods, seeds = command.students(folders, options.methods, options.seeds, alone=options.alone)
+    _check_names(options.recipe, [])
+    teachers = tuple(str(folder.resolve()) for folder in folders)
+    recipe = student(options.recipe, options.temperature, options.weight, teachers)
+    return _make_comparison("distill", options, recipe, methods, seeds)
+
+
+def _make_comparison(
+    command: str, options: Compare | Distill, recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]
+) -> int:
+    from maxsup.lab import compare, data, executors, processes, progress
+
+    if processes.launched()[1] > 1:
+        raise UsageError(
+            f"`maxsup {command}` starts its own processes; of the commands only `maxsup train` is launched"
+        )
     executor = executors.choose(options.executor, options.ray_address, options.gpus_per_run)
     # Absent or damaged data is one error here, and not one per run.
-    data.load(options.recipe.data, options.data_dir)
-    with progress.of_comparison(options.recipe.epochs) as show:
+    data.load(recipe.data, options.data_dir)
+    with progress.of_comparison(recipe.epochs) as show:
         failed = compare.compare(
-            options.recipe,
-            options.methods,
-            options.seeds,
+            recipe,
+            methods,
+            seeds,
             options.out,
             executor=executor,
             workers=options.workers,
@@ -202,7 +201,7 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _analyze(arguments: Sequence[str]) -> int:
-    options = _parse_with_paths(Analyze, "analyze", arguments)
+    options = parse_with_paths(Analyze, "analyze", arguments)
     from maxsup.lab import analysis_commands as commands
 
     runs, comparisons = commands.collect(options.paths)
@@ -220,7 +219,7 @@ def _analyze(arguments: Sequence[str]) -> int:
 
 
 def _probe(arguments: Sequence[str]) -> int:
-    options = _parse_with_paths(Probe, "probe", arguments)
+    options = parse_with_paths(Probe, "probe", arguments)
     from maxsup.lab import analysis_commands as commands
     from maxsup.lab.analysis.probe import Protocol
     from maxsup.lab.data import DATA_SETS
@@ -235,6 +234,43 @@ def _probe(arguments: Sequence[str]) -> int:
     return _exit_code(_errors(outcomes))
 
 
+def _corrupt(arguments: Sequence[str]) -> int:
+    options = parse_with_paths(Corrupt, "corrupt", arguments)
+    from maxsup.lab import analysis_commands as commands
+
+    runs, comparisons = commands.collect(options.paths)
+    outcomes = commands.corrupt(runs, options.data_dir, options.workers)
+    for comparison in comparisons:
+        _write_and_print_report(comparison.path)
+    return _exit_code(_errors(outcomes))
+
+
+def _segment(arguments: Sequence[str]) -> int:
+    from maxsup.lab.segmentation.recipes import RECIPES as SEGMENTATION
+    from maxsup.lab.segmentation.recipes import of_data
+
+    wanted, rest = take("--recipe", arguments)
+    data, rest = take("--data", rest)
+    asks_help = bool({"-h", "--help"} & set(rest))
+    if data is None and wanted is None and not asks_help:
+        raise UsageError("`maxsup segment` needs --data NAME, images with labels per pixel; `maxsup list` shows them")
+    recipe = lookup("recipe", wanted, SEGMENTATION)() if wanted else of_data(data or "fashion-scenes")
+    recipe = dataclasses.replace(recipe, data=data or recipe.data)
+    if not asks_help and (not rest or rest[0].startswith("-")):
+        raise UsageError("`maxsup segment` takes folders of finished runs or comparisons first")
+    options = parse(Segment, "segment", rest, recipe, place="paths")
+    from maxsup.lab import segmentation_command as commands
+    from maxsup.lab.segmentation.sources import DATA_SETS
+
+    lookup("data set with labels per pixel", options.recipe.data, DATA_SETS)
+    runs, comparisons = commands.collect(options.paths)
+    outcomes = commands.segment(runs, options)
+    if commands.is_main_process():
+        for comparison in comparisons:
+            _write_and_print_report(comparison.path)
+    return _exit_code(_errors(outcomes))
+
+
 def _errors(outcomes: Sequence[Outcome]) -> list[str]:
     return [f"{outcome.run.path}: {outcome.error}" for outcome in outcomes if outcome.error is not None]
 
@@ -246,9 +282,73 @@ def _exit_code(problems: Sequence[str]) -> int:
 
 
 def _report(arguments: Sequence[str]) -> int:
-    options = _parse(Report, "report", arguments)
-    _write_and_print_report(options.directory, options.reference)
+    options = parse(Report, "report", arguments)
+    if (options.directory / "study.json").is_file():
+        if options.reference is not None:
+            raise UsageError("--reference is a comparison's; a study has its own")
+        _write_and_print_study(options.directory)
+    else:
+        _write_and_print_report(options.directory, options.reference)
     return 0
+
+
+def _study(arguments: Sequence[str]) -> int:
+    from maxsup.lab.studies import STUDIES
+
+    names = ", ".join(STUDIES)
+    if not arguments:
+        raise UsageError(f"`maxsup study` takes list, or a study first: {names}")
+    if arguments[0] in ("-h", "--help"):
+        print(f"usage: maxsup study list [--measure]\n       maxsup study NAME [options]\n\nNAME is one of {names};")
+        print("`maxsup study NAME --help` shows its options, with the values of its first recipe.")
+        return 0
+    if arguments[0] == "list":
+        return _study_list(arguments[1:])
+    study = lookup("study", arguments[0], STUDIES)()
+    from maxsup.lab import executors, processes
+    from maxsup.lab.studies import command, run
+
+    if processes.launched()[1] > 1:
+        raise UsageError("`maxsup study` starts its own processes; of the commands only `maxsup train` is launched")
+    options, recipes = command.parse_study(study, arguments[1:])
+    for recipe in recipes.values():
+        _check_names(recipe, [])
+    problems = run.run(
+        study,
+        recipes,
+        options.seeds,
+        options.out,
+        workers=options.workers,
+        data_dir=options.data_dir,
+        executor=executors.choose(options.executor, options.ray_address, options.gpus_per_run),
+        probe=command.probe_of(options),
+        tell=lambda line: print(line, file=sys.stderr),
+    )
+    _write_and_print_study(run.study_directory(study, options.out))
+    return _exit_code(problems)
+
+
+def _study_list(arguments: Sequence[str]) -> int:
+    options = parse(StudyList, "study list", arguments)
+    from maxsup.lab.studies import listing
+
+    studies = listing.named(options.names)
+    speeds = listing.measured(studies, lambda line: print(line, file=sys.stderr)) if options.measure else {}
+    print(listing.text(studies, options.seeds, speeds, Console().width), listing.notes(speeds), sep="\n\n")
+    return 0
+
+
+def _write_and_print_study(directory: Path) -> None:
+    from maxsup.lab.report import formats, study
+
+    written = study.write_study_report(directory)
+    summary = study.summarize_study(directory)
+    console = Console()
+    print(study.heading(summary))
+    for table in formats.rich_grids(study.grids(summary), console.width):
+        console.print(table)
+    console.print("\n" + " ".join(summary["verdict"]) + "\n", highlight=False)
+    print("written: " + ", ".join(str(path) for path in written))
 
 
 def _data(arguments: Sequence[str]) -> int:
@@ -259,16 +359,58 @@ def _data(arguments: Sequence[str]) -> int:
     from maxsup.lab.data.glyphs.sets import GLYPH_SETS
 
     if arguments[0] == "make":
-        making = _parse(DataMake, "data make", arguments[1:])
+        making = parse(DataMake, "data make", arguments[1:])
         lookup("set of glyphs", making.name, GLYPH_SETS)
         print("\n".join(commands.make(making.name, making.fonts, making.out)))
         return 0
-    showing = _parse(DataShow, "data show", arguments[1:])
+    showing = parse(DataShow, "data show", arguments[1:])
     lookup("data set", showing.name, DATA_SETS)
     data = Data(showing.name, classes=showing.classes, image_size=showing.image_size)
     commands.show(data, showing.out, showing.split, showing.per_class, showing.data_dir)
     print(f"written: {showing.out}")
     return 0
+
+
+def _parse_with_file(kind: Callable[..., T], command: str, what: str, arguments: Sequence[str]) -> T:
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        raise UsageError(f"`maxsup {command}` takes {what} first")
+    return parse(kind, command, arguments)
+
+
+def _export(arguments: Sequence[str]) -> int:
+    options = _parse_with_file(Export, "export", "the folder of a finished run", arguments)
+    from maxsup.lab import export
+
+    written = export.export(options.run, options.out, options.data_dir)
+    print("written: " + ", ".join(str(path) for path in written))
+    return 0
+
+
+def _import(arguments: Sequence[str]) -> int:
+    options = _parse_with_file(Import, "import", "the file of a checkpoint", arguments)
+    from maxsup.lab import imported
+    from maxsup.lab.data import DATA_SETS
+    from maxsup.lab.models import check_name
+
+    model = Model(options.model)
+    check_name(model.name)
+    if options.data is not None:
+        lookup("data set", options.data, DATA_SETS)
+    data = imported.data_of(
+        model, options.data or imported.NO_DATA, options.image_size, options.eval_crop, options.interpolation
+    )
+    result = imported.import_checkpoint(
+        options.checkpoint, model, options.out, method=options.method, data=data, data_dir=options.data_dir
+    )
+    _print_measures(result)
+    print(f"records: {options.out}")
+    return 0
+
+
+def _print_measures(result: Json) -> None:
+    for split, measured in result["measures"].items():
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in measured.items() if value is not None)
+        print(f"{split}: {shown}")
 
 
 def _write_and_print_report(directory: Path, reference: str | None = None) -> None:
@@ -290,7 +432,13 @@ COMMANDS = {
     "compare": _compare,
     "analyze": _analyze,
     "probe": _probe,
+    "corrupt": _corrupt,
+    "segment": _segment,
     "report": _report,
+    "study": _study,
+    "distill": _distill,
+    "export": _export,
+    "import": _import,
     "data": _data,
 }
 

@@ -29,6 +29,7 @@ def test_compare_makes_every_run_and_shows_its_progress(tmp_path):
     assert compare(TINY, ["cross-entropy", "max-sup"], [0, 1], tmp_path, workers=2, show=states.append) == []
     assert set(statuses(tmp_path).values()) == {"finished"}
     assert len(states[-1].finished) == states[-1].total == 4
+    assert {job.seed for job, _ in states[0].active} == {0}  # so that what is there early can be paired
     # A worker that made several runs gives what one run alone gives.
     from maxsup.lab.train import train
 

@@ -28,6 +28,14 @@ def test_features_lead_to_the_logits_through_the_classifier(model):
     assert logits.shape == (3, 7)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_100"])
+def test_small_images_end_as_maps_of_4_by_4(name):
+    images = torch.zeros(2, 3, 32, 32)
+    for small, side in ((True, 4), (False, 1)):
+        network = models.build(Model(name, small_stem=small), channels=3, num_classes=10).eval()
+        assert network.forward_features(images).shape[2:] == (side, side)
+
+
 def test_small_stem_keeps_the_resolution():
     network = models.build(Model("resnet18", small_stem=True), channels=1, num_classes=10)
     # Three stages halve 28 to 4; the ImageNet stem would leave 1.
@@ -37,7 +45,7 @@ def test_small_stem_keeps_the_resolution():
 def test_unknown_and_unfit_models_are_refused():
     with pytest.raises(UnknownNameError, match="unknown model 'resnet81'; did you mean resnet"):
         models.build(Model("resnet81"), 1, 10)
-    with pytest.raises(ValueError, match=r"model\.small_stem: 'test_vit' has no ResNet stem"):
+    with pytest.raises(ValueError, match=r"model\.small_stem: 'test_vit' has no stem to replace"):
         models.build(Model("test_vit", small_stem=True), 1, 10)
 
 

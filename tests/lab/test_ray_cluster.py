@@ -198,7 +198,7 @@ def test_a_worker_whose_run_was_given_away_stops_without_a_trace(monkeypatch, jo
 
 def test_an_attempt_waits_until_the_one_before_lets_go(job, lease):
     job.directory.mkdir()
-    held = os.open(job.directory, os.O_RDONLY)
+    held = os.open(job.directory / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(held, fcntl.LOCK_EX)
     timer = threading.Timer(1.5, os.close, [held])
     timer.start()
@@ -210,10 +210,10 @@ def test_an_attempt_waits_until_the_one_before_lets_go(job, lease):
 def test_an_attempt_does_not_wait_for_ever(monkeypatch, job, lease):
     monkeypatch.setattr(ray_cluster, "LOCK_SECONDS", 0.0)
     job.directory.mkdir()
-    held = os.open(job.directory, os.O_RDONLY)
+    held = os.open(job.directory / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(held, fcntl.LOCK_EX)
     try:
-        assert "another process is training this run" in make_run(job, lease, 1)
+        assert "another process is at work here" in make_run(job, lease, 1)
     finally:
         os.close(held)
 

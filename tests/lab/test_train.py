@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from maxsup.lab import methods, models, train
+from maxsup.lab.checkpoint import CheckpointFile
 from maxsup.lab.data import load
 from maxsup.lab.evaluate import Outputs, measures
 from maxsup.lab.methods import Method
@@ -20,6 +21,12 @@ from maxsup.lab.records import RecordError, read_json, read_json_lines, read_run
 
 # Long enough that epochs differ and an interruption has a before and an after; under a second a run.
 TINY = dataclasses.replace(digits_convnet(), epochs=4, data=Data(name="digits", train_size=200, pad_crop=1))
+
+
+@pytest.fixture(autouse=True)
+def a_checkpoint_every_epoch(monkeypatch):
+    """However busy the machine is: a slow disk would otherwise be spared."""
+    monkeypatch.setattr(CheckpointFile, "SLOW_SECONDS", float("inf"))
 
 
 def without_times(record):
@@ -124,10 +131,10 @@ def test_another_recipe_method_or_seed_is_refused_with_the_fields(tmp_path):
 
 
 def test_a_run_in_use_is_refused(tmp_path):
-    handle = os.open(tmp_path, os.O_RDONLY)
+    handle = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
-        with pytest.raises(RecordError, match="another process is training this run"):
+        with pytest.raises(RecordError, match="another process is at work here"):
             train.train(TINY, "max-sup", 0, tmp_path)
     finally:
         os.close(handle)

@@ -65,6 +65,15 @@ def test_cifar10_is_the_pickles_pixels_with_a_tenth_held_out(cifar10):
     assert load(Data(name="cifar10", image_size=16), cifar10).test.images.shape == (30, 3, 16, 16)
 
 
+def test_fewer_of_cifars_images_can_be_held_out(cifar10):
+    whole = load(Data(name="cifar10"), cifar10)
+    total = len(whole.train) + len(whole.validation)
+    loaded = load(Data(name="cifar10", held_out=10), cifar10)
+    assert (len(loaded.train), len(loaded.validation)) == (total - 10, 10)
+    with pytest.raises(ValueError, match=rf"data\.held_out must be below the {total} training images, got {total}"):
+        load(Data(name="cifar10", held_out=total), cifar10)
+
+
 def test_cifar100_has_the_fine_labels(tmp_path, monkeypatch):
     def part(name, start, n):
         labels = DIGITS.target[start : start + n].tolist()

@@ -1,4 +1,4 @@
-"""What `maxsup analyze` and `maxsup probe` do with many runs: which analysis, of which run, and what is told of it."""
+"""What the commands on finished runs do with many of them: which analysis, of which run, and what is told of it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.table import Table
 
 from maxsup.lab import progress
-from maxsup.lab.analysis import overlay, projection
+from maxsup.lab.analysis import corruption, overlay, projection
 from maxsup.lab.analysis import probe as probing
 from maxsup.lab.analysis.analyze import analyze as analyze_run
 from maxsup.lab.analysis.batch import Outcome, collect, run_each
@@ -19,7 +20,7 @@ from maxsup.lab.recipes import Data
 from maxsup.lab.records import Comparison, DataError, Json, RecordError, RunRecord
 from maxsup.lab.statistics import describe
 
-__all__ = ["analyze", "collect", "gallery", "probe", "probe_table", "project"]
+__all__ = ["analyze", "collect", "corrupt", "gallery", "probe", "probe_table", "project"]
 
 
 def analyze(runs: Sequence[RunRecord], data_dir: Path | None, workers: int | None) -> list[Outcome]:
@@ -87,6 +88,20 @@ def probe(
     function = partial(probing.probe, data=data, data_dir=data_dir, protocol=protocol)
     with progress.of_analysis(len(runs), f"probe on {data.name}", _probe_line) as show:
         return run_each(function, runs, workers=workers, show=show)
+
+
+def corrupt(runs: Sequence[RunRecord], data_dir: Path | None, workers: int | None) -> list[Outcome]:
+    """Tests each run on corrupted test images; one run at a time where there is a GPU, unless `workers` says more."""
+    if workers is None and torch.cuda.is_available():
+        workers = 1
+    with progress.of_analysis(len(runs), "corrupt", _corrupt_line) as show:
+        function = partial(corruption.measure_corruptions, data_dir=data_dir)
+        return run_each(function, runs, workers=workers, show=show)
+
+
+def _corrupt_line(record: Json) -> str:
+    clean, mean = record["clean"], record["mean"]
+    return ", ".join(f"{name} {mean[name]:.4f} (clean {clean[name]:.4f})" for name in corruption.MEASURES)
 
 
 def unconverged(record: Json) -> int:

@@ -9,8 +9,7 @@ from pathlib import Path
 from maxsup.lab import records
 from maxsup.lab.executors import Executor, Job
 from maxsup.lab.executors.local import LocalProcesses
-from maxsup.lab.methods import METHODS
-from maxsup.lab.names import lookup
+from maxsup.lab.methods import check_method
 from maxsup.lab.recipes import Recipe, as_json
 from maxsup.lab.records import RecordError, RunRecord, run_directory
 
@@ -41,7 +40,7 @@ def open_comparison(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]
         RecordError: if `directory` holds a comparison, or a run, with another recipe; it lists the fields.
     """
     for method in methods:
-        lookup("method", method, METHODS)
+        check_method(method)
     if any(seed < 0 for seed in seeds):
         raise ValueError(f"seeds must be at least 0, got {', '.join(map(str, seeds))}")
     if not methods or not seeds:
@@ -91,7 +90,8 @@ def compare(
     runs = open_comparison(recipe, methods, seeds, directory)
     pending = [
         Job(recipe, run.method, run.seed, run_directory(directory, run.method, run.seed), data_dir)
-        for run in runs
+        # Seed by seed: a comparison that is cut short has its methods with the same seeds, which is what is paired.
+        for run in sorted(runs, key=lambda run: run.seed)
         if run.status not in ("finished", "diverged")
     ]
     total = len(pending)

@@ -22,6 +22,7 @@ _PACKAGES = (
     "numpy",
     "scipy",
     "scikit-learn",
+    "segmentation-models-pytorch",
     "torchmetrics",
 )
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from torch import nn
 
 import maxsup
+from maxsup.lab.names import lookup
+from maxsup.lab.recipes.distillation import PREFIX
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,12 @@ class Method:
     """Whether the recipe's alpha, with its schedule, is the method's; other methods keep a weight of their own."""
     dense: bool = False
     """Whether the loss takes the logits at every position of the last feature map."""
+
+
+def check_method(name: str) -> None:
+    """Raises UnknownNameError for what is neither a method nor, by its name, that of a student."""
+    if not name.startswith(PREFIX):
+        lookup("method", name, METHODS)
 
 
 METHODS: dict[str, Method] = {

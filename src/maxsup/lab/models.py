@@ -82,7 +82,7 @@ class ConvNet(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A backbone behind the normalisation of its data set; takes uint8 images."""
+    """A backbone behind the normalisation of its data set; takes uint8 images, or floats that are normalised."""
 
     mean: Tensor
     std: Tensor
@@ -94,8 +94,15 @@ class Classifier(nn.Module):
         self.register_buffer("std", std)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 images (N, C, H, W) to floats of mean 0 and std 1."""
+        """uint8 images (N, C, H, W) to floats of mean 0 and std 1; floats are taken as normalised already."""
+        if images.is_floating_point():
+            return images
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the weights that the backbone spares from weight decay, as a vision transformer its embeddings."""
+        spared: set[str] = getattr(self.backbone, "no_weight_decay", set)()
+        return {f"backbone.{name}" for name in spared}
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images (N, C, H, W) to logits (N, K)."""
@@ -117,7 +124,8 @@ def check_name(name: str) -> None:
             raise unknown("model", name, ["convnet", *timm.list_models()])
 
 
-def _is_vision_transformer(name: str) -> bool:
+def is_vision_transformer(name: str) -> bool:
+    """Whether a model of ours or timm's is one whose image size, patch size and depth can be set."""
     if name == "convnet":
         return False
     import timm
@@ -125,33 +133,60 @@ def _is_vision_transformer(name: str) -> bool:
     return timm.model_entrypoint(name).__module__ in ("timm.models.vision_transformer", "timm.models.deit")
 
 
-def build(model: recipes.Model, channels: int, num_classes: int) -> nn.Module:
-    """The network of a recipe, randomly initialised.
+def _check_drop_path(model: recipes.Model, network: nn.Module | None) -> None:
+    skips = network is not None and any(type(module).__name__ == "DropPath" for module in network.modules())
+    if model.drop_path and not skips:
+        raise ValueError(f"model.drop_path: {model.name!r} has no residual blocks that could be skipped")
+
+
+def build(model: recipes.Model, channels: int, num_classes: int, *, any_size: bool = False) -> nn.Module:
+    """The network of a recipe, randomly initialised; with `any_size` a vision transformer takes images of every size.
 
     Raises:
         UnknownNameError: if neither we nor timm know the name.
-        ValueError: if `small_stem` is asked of a model that has no ResNet stem, or `image_size`, `patch_size` or
-            `depth` of one that is no vision transformer of timm's.
+        ValueError: if `small_stem` is asked of no ResNet and no MobileNetV2, or `image_size`, `patch_size` or
+            `depth` of one that is no vision transformer of timm's, or `drop_path` of one that has none.
     """
     check_name(model.name)
     asked = {"img_size": model.image_size, "patch_size": model.patch_size, "depth": model.depth}
     sizes: dict[str, Any] = {name: size for name, size in asked.items() if size is not None}
-    if sizes and not _is_vision_transformer(model.name):
+    if sizes and not is_vision_transformer(model.name):
         raise ValueError(
             f"model.image_size, patch_size and depth are a vision transformer's; {model.name!r} has none of them to set"
         )
     if model.name == "convnet":
+        _check_drop_path(model, None)
         return ConvNet(channels, num_classes)
+    if any_size and is_vision_transformer(model.name):
+        sizes |= {"dynamic_img_size": True, "dynamic_img_pad": True}
     import timm
 
-    network: nn.Module = timm.create_model(
-        model.name, pretrained=False, in_chans=channels, num_classes=num_classes, **sizes
-    )
+    if model.drop_path:
+        sizes["drop_path_rate"] = model.drop_path
+    try:
+        network: nn.Module = timm.create_model(
+            model.name, pretrained=False, in_chans=channels, num_classes=num_classes, **sizes
+        )
+    except TypeError as error:
+        if "drop_path_rate" in str(error):
+            _check_drop_path(model, None)
+        raise
+    _check_drop_path(model, network)
     if model.small_stem:
-        stem, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
-        if not isinstance(stem, nn.Conv2d) or not isinstance(pool, nn.MaxPool2d):
-            raise ValueError(f"model.small_stem: {model.name!r} has no ResNet stem (conv1 and maxpool) to replace")
-        network.conv1 = nn.Conv2d(channels, stem.out_channels, 3, 1, 1, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
+        _fit_small_images(network, model.name, channels)
     return network
+
+
+def _fit_small_images(network: Any, name: str, channels: int) -> None:
+    """Changes a ResNet or a MobileNetV2 so that 32×32 images end as maps of 4×4."""
+    if name.startswith("mobilenetv2"):
+        # Where networks for CIFAR-100 have stride 1: in the stem and in the last of MobileNetV2's own strides.
+        for convolution in (network.conv_stem, network.blocks[5][0].conv_dw):
+            convolution.stride = (1, 1)
+        return
+    stem, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
+    if not isinstance(stem, nn.Conv2d) or not isinstance(pool, nn.MaxPool2d):
+        raise ValueError(f"model.small_stem: {name!r} has no stem to replace, as ResNets and MobileNetV2 have")
+    network.conv1 = nn.Conv2d(channels, stem.out_channels, 3, 1, 1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()

@@ -9,6 +9,8 @@ A run's folder::
     model.safetensors    the selected weights
     analysis.json        what `maxsup analyze` measured; localization-<data>.json Grad-CAM against masks
     probe-<data>.json    what `maxsup probe` measured
+    corruptions.json     what `maxsup corrupt` measured
+    segment-<label>/     what `maxsup segment` made; see `maxsup.lab.segmentation.train`
     error.txt            the traceback of the last failed attempt
     checkpoint.pt        state after the last finished epoch, while the run is unfinished
 
@@ -18,6 +20,7 @@ Every file is written under a temporary name and renamed, so that what has its f
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -38,17 +41,51 @@ class RecordError(ValueError):
     """A record is unreadable, of another schema, or contradicts what it is asked to continue."""
 
 
+class InUseError(RecordError):
+    """Another process is at work in the folder."""
+
+
 class DataError(ValueError):
     """Data that is absent, truncated or corrupt; the message names the file."""
 
 
 _TEMPORARY = ".tmp-"
+LOCK = ".lock"
 
 
 def remove_temporary(directory: Path) -> None:
     """Removes what writers that were killed left in `directory`; only for its one writer to call."""
     for path in directory.glob(f"{_TEMPORARY}*"):
         path.unlink()
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Holds a folder, so that two processes never write into one, and clears what a killed one left.
+
+    Raises:
+        InUseError: if another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / LOCK
+    # A file opened for writing: network file systems lock nothing else.
+    handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it has removed it by now, if it was opened before: then another may have made a new one.
+            held = file.exists() and os.path.samestat(file.stat(), os.fstat(handle))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
+            raise InUseError(f"{directory}: another process is at work here")
+        try:
+            remove_temporary(directory)
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from maxsup.lab import models, recipes
 from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
 from maxsup.lab.data import load
-from maxsup.lab.records import RecordError
+from maxsup.lab.recipes.small import digits_convnet
+from maxsup.lab.records import RecordError, write_json
 
 
 def test_the_loaded_model_gives_the_recorded_outputs(trained):
@@ -64,3 +66,9 @@ def test_damaged_weights_are_named(run_dir):
 def load_file_of(content, file):
     file.write_bytes(content)
     return load_file(file)
+
+
+def test_the_data_of_a_record_is_the_recipes(tmp_path):
+    recipe = dataclasses.replace(digits_convnet(), data=recipes.Data("digits", classes=(3, 1)))
+    write_json(tmp_path / "run.json", {"recipe": recipes.as_json(recipe)})
+    assert trained_data(tmp_path) == recipe.data

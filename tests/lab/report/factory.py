@@ -156,6 +156,32 @@ def localization(method, seed):
     }
 
 
+KINDS = {"impulse-noise": "noise", "fog": "weather"}
+
+
+def corruptions(method, seed):
+    """Two kinds, whose error rises with the severity: 10% more a step for noise, 5% for fog."""
+    clean = {"cross-entropy": 0.10, "label-smoothing": 0.09, "max-sup": 0.08}[method] + seed / 1000
+    steps = {"impulse-noise": 0.10, "fog": 0.05}
+
+    def rising(step):
+        return [clean + step * severity for severity in range(1, 6)]
+
+    means = dict.fromkeys(("error", "nll", "ece"), clean + 0.075 * 3)
+    return {
+        "settings": {"version": 1},
+        "model_sha256": f"{method}{seed}",
+        "data": {"name": "digits", "n": 300},
+        "clean": dict.fromkeys(means, clean),
+        "corruptions": {
+            kind: {"family": KINDS[kind]} | {measure: rising(step) for measure in means} for kind, step in steps.items()
+        },
+        "by_severity": {measure: rising(0.075) for measure in means},
+        "by_family": {KINDS[kind]: dict.fromkeys(means, clean + 3 * step) for kind, step in steps.items()},
+        "mean": means,
+    }
+
+
 def analyzed(directory, recipe=None, seeds=10):
     """Three methods × ten seeds, each finished, analysed, probed on the digits and measured against masks."""
     recipe = recipe or {"name": "fashion-mnist-resnet18", "epochs": 20, "alpha": {"start": 0.1, "end": 0.2}}

@@ -133,7 +133,7 @@ def test_every_link_leads_somewhere(opened, analyzed):
     page = opened(analyzed)
     links = page.locator("a").all()
     targets = [link.get_attribute("href") for link in links]
-    assert len(targets) == 13
+    assert len(targets) == 14
     for link, target in zip(links, targets, strict=True):
         assert target.startswith("#")
         assert page.locator(f"[id='{target[1:]}']").count() == 1

@@ -29,9 +29,13 @@ def test_numbers_of_the_paper():
     assert cifar["columns"]["test.accuracy"]["max-sup"] == {"mean": 0.7782, "std": 0.0015}
     v1 = published({"name": "imagenet-v1-resnet101"})[0]
     assert (v1["table"], v1["columns"]["test.accuracy"]["logit-penalty"]["mean"]) == ("Table 7", 0.7517)
-    parts, variants = published({"name": "imagenet-deit-small"})
+    parts, variants, dense, constant, linear = published({"name": "imagenet-deit-small"})
+    assert dense["columns"]["segment.ade20k.multi.miou"]["max-sup"]["mean"] == 0.428
     assert parts["columns"]["test.accuracy"]["ls-error-enhancement-max"]["mean"] == 0.7369
     assert "logit-penalty" not in variants["columns"]["test.accuracy"]
+    assert constant["columns"]["test.accuracy"]["max-sup"] == {"mean": 0.7612, "std": None}
+    assert linear["columns"]["test.accuracy"]["max-sup"] == {"mean": 0.7658, "std": None}
+    assert features["columns"]["train.d_total"]["logit-penalty"]["mean"] == 0.7996
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

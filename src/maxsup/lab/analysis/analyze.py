@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from maxsup.lab.analysis import curves
 from maxsup.lab.analysis.confusion import confusion_matrix
 from maxsup.lab.analysis.kept import read_kept, write_compact
 from maxsup.lab.analysis.outputs import outputs_fingerprint, read_outputs
+from maxsup.lab.analysis.shots import Shots, shot_accuracy, shots, training_images
 from maxsup.lab.analysis.weights import fingerprint, load_model
 from maxsup.lab.evaluate import Outputs
 from maxsup.lab.models import Backbone
@@ -50,6 +52,7 @@ def analyze(run_dir: Path) -> Json:
         measures      by split (validation, test) and name; None where undefined
         curves        of the test split: reliability, reliability_scaled, risk_coverage, logit_density, near_zero
         confusion     counts by label and prediction on the validation split, for 200 classes at most
+        shots         where training images were long-tailed: the classes with many, medium and few, and the definition
 
     Where the outputs or weights are missing or damaged, a record of an earlier state is replaced by one that holds the
     ``problem``, so that a report shows neither in place of the other.
@@ -64,10 +67,13 @@ def analyze(run_dir: Path) -> Json:
             "outputs_sha256": outputs_fingerprint(run_dir),
             "model_sha256": fingerprint(run_dir),
         }
+        groups = shots(training_images(run_dir) or [])
+        if groups is not None:
+            key["shots"] = dataclasses.asdict(groups)
         kept = read_kept(file, key)
         if kept is not None:
             return kept
-        content = _analyze(run_dir)
+        content = _analyze(run_dir, groups)
     except RecordError as error:
         if (run_dir / "run.json").is_file():
             records.write_json(file, {"problem": str(error).replace(f"{run_dir}/", "")})
@@ -95,7 +101,7 @@ def analyze_comparison(directory: Path, show: Callable[[str], None] = lambda lin
     return failed
 
 
-def _analyze(run_dir: Path) -> Json:
+def _analyze(run_dir: Path, groups: Shots | None) -> Json:
     of = read_outputs(run_dir)
     layer = cast(Backbone, load_model(run_dir).backbone).get_classifier()
     weight = cast(nn.Linear, layer).weight.detach()
@@ -110,6 +116,9 @@ def _analyze(run_dir: Path) -> Json:
         }
     except ValueError as error:  # outputs that are readable and still no outputs of a classifier, as of one class
         raise RecordError(f"{run_dir / 'outputs.safetensors'}: {error}") from error
+    if groups is not None:
+        for split in of:
+            content["measures"][split] |= shot_accuracy(of[split].logits, of[split].labels, groups)
     scaled = test.logits.double() / fit.temperature
     content["curves"] = {
         "reliability": curves.reliability(test.logits, test.labels),

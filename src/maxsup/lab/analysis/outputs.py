@@ -23,7 +23,7 @@ def outputs_file(run_dir: Path) -> Path:
     """
     file = run_dir / "outputs.safetensors"
     if not file.is_file():
-        raise RecordError(f"{file}: missing; a run writes it when it finishes")
+        raise RecordError(f"{file}: missing; a run writes it when it finishes, and `maxsup import` with --data")
     return file
 
 

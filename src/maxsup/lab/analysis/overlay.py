@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from maxsup.lab import environment, records
 from maxsup.lab.analysis.gradcam import GradCam, grad_cam
 from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
-from maxsup.lab.data import DataSet, Split, choose, load
+from maxsup.lab.data import AnySplit, DataSet, choose, load
 from maxsup.lab.data.splits import with_channels
 from maxsup.lab.models import Backbone
 from maxsup.lab.recipes import Data
@@ -175,7 +175,7 @@ def overlay(image: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.ui
     return blended
 
 
-def _explain(run_dir: Path, split: Split, target: Target, num_classes: int) -> GradCam:
+def _explain(run_dir: Path, split: AnySplit, target: Target, num_classes: int) -> GradCam:
     """Maps and logits of the run's model for a split, on the GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(run_dir).to(device)
@@ -207,7 +207,7 @@ def _one_of_each_class(data_set: DataSet) -> list[int]:
     return [int((labels == present[place]).nonzero()[0]) for place in places]
 
 
-def _pictures(run_dir: Path, shown: Split, names: Sequence[str]) -> list[Json]:
+def _pictures(run_dir: Path, shown: AnySplit, names: Sequence[str]) -> list[Json]:
     cams, logits = _explain(run_dir, shown, "label", len(names))
     confidence, predicted = logits.softmax(1).max(1)
     return [

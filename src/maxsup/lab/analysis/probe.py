@@ -22,7 +22,7 @@ from maxsup.lab.analysis import logistic
 from maxsup.lab.analysis.kept import read_kept
 from maxsup.lab.analysis.logistic import STRENGTHS, Array, Labels, Regression, Solver
 from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
-from maxsup.lab.data import DataSet, Split, choose, load
+from maxsup.lab.data import AnySplit, DataSet, Split, choose, load
 from maxsup.lab.data.splits import stratified, with_channels
 from maxsup.lab.models import Classifier
 from maxsup.lab.recipes import Data
@@ -163,7 +163,7 @@ def _fingerprint(data_set: DataSet) -> str:
     return digest.hexdigest()
 
 
-def _features(model: Classifier, split: Split, device: torch.device) -> Array:
+def _features(model: Classifier, split: AnySplit, device: torch.device) -> Array:
     channels = len(model.mean)
     adapted = Split(with_channels(split.images, channels), split.labels)
     return evaluate.outputs(model, adapted, device).features.cpu().double().numpy()

@@ -22,7 +22,7 @@ from maxsup.lab.analysis.curves import significant
 from maxsup.lab.analysis.kept import read_kept, write_compact
 from maxsup.lab.analysis.outputs import read_outputs
 from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
-from maxsup.lab.data import DataSet, Split, load
+from maxsup.lab.data import AnySplit, DataSet, Split, load
 from maxsup.lab.models import Backbone, Classifier
 from maxsup.lab.names import lookup
 from maxsup.lab.records import Comparison, Json, RecordError, RunRecord
@@ -99,7 +99,7 @@ def project(
     kept = read_kept(file, key)
     if kept is not None:
         return kept
-    images = {"train": draw(data_set.train, chosen), "validation": draw(data_set.validation, chosen)}
+    images = {"train": draw(data_set.clean_train, chosen), "validation": draw(data_set.validation, chosen)}
     methods = {}
     for name, run in runs.items():
         methods[name] = {"seed": run.seed, **_project(load_model(run.path), images, chosen)}
@@ -108,7 +108,7 @@ def project(
     return records.read_json(file)
 
 
-def draw(split: Split, classes: Sequence[int]) -> Split:
+def draw(split: AnySplit, classes: Sequence[int]) -> Split:
     """Up to `IMAGES` random images of each of `classes`, the same at every call; labels are positions in `classes`."""
     generator = np.random.default_rng(IMAGE_SEED)
     indices = []

@@ -34,9 +34,13 @@ def fingerprint(run_dir: Path) -> str:
 
 
 def _known_fields(kind: type[Any], values: Json) -> Any:
-    """`kind` from a record: a field that is newer than the record keeps its default, in which the run was made."""
+    """`kind` from a record: a field that is newer than the record keeps its default, in which the run was made.
+
+    JSON's lists become the tuples that recipes have.
+    """
     names = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in values.items() if name in names})
+    known = {name: value for name, value in values.items() if name in names}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
 
 
 def trained_model(run_dir: Path) -> recipes.Model:
@@ -54,8 +58,22 @@ def trained_data(run_dir: Path) -> recipes.Data:
     Raises:
         RecordError: if ``run.json`` is missing or unreadable.
     """
-    data: recipes.Data = _known_fields(recipes.Data, _recipe(run_dir)["data"])
-    return data if data.classes is None else dataclasses.replace(data, classes=tuple(data.classes))
+    return cast(recipes.Data, _known_fields(recipes.Data, _recipe(run_dir)["data"]))
+
+
+def trained_recipe(run_dir: Path) -> recipes.Recipe:
+    """The recipe of the run.
+
+    Raises:
+        RecordError: if ``run.json`` is missing or unreadable, or does not tell how the network was trained.
+    """
+    recipe = _recipe(run_dir)
+    parts = {"data": recipes.Data, "model": recipes.Model, "optimizer": recipes.Optimizer, "alpha": recipes.Alpha}
+    if not parts.keys() <= recipe.keys():
+        raise RecordError(f"{run_dir / 'run.json'}: does not tell how the network was trained")
+    own = {field.name for field in dataclasses.fields(recipes.Recipe)} - parts.keys()
+    built = {name: _known_fields(kind, recipe[name]) for name, kind in parts.items()}
+    return recipes.Recipe(**{name: value for name, value in recipe.items() if name in own}, **built)
 
 
 def _recipe(run_dir: Path) -> Json:
@@ -77,8 +95,10 @@ def _num_classes(model: recipes.Model, channels: int, weights: dict[str, Tensor]
     return len(weights[f"backbone.{name}.weight"])
 
 
-def load_model(run_dir: Path) -> models.Classifier:
+def load_model(run_dir: Path, *, any_size: bool = False) -> models.Classifier:
     """The classifier of a finished run with the weights that were tested, on the CPU, in evaluation mode.
+
+    With `any_size` a vision transformer takes images of every size.
 
     Raises:
         RecordError: if ``run.json`` or ``model.safetensors`` is missing or damaged, or they do not fit together; it
@@ -91,7 +111,7 @@ def load_model(run_dir: Path) -> models.Classifier:
         raise RecordError(f"{file}: truncated or corrupt weights ({error})") from error
     try:
         channels = len(weights["mean"])
-        network = models.build(model, channels, _num_classes(model, channels, weights))
+        network = models.build(model, channels, _num_classes(model, channels, weights), any_size=any_size)
         classifier = models.Classifier(network, weights["mean"], weights["std"])
         classifier.load_state_dict(weights)
     except (KeyError, RuntimeError) as error:

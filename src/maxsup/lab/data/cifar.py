@@ -8,34 +8,39 @@ from typing import Any
 import torch
 
 from maxsup.lab.data.splits import DataSet, Split, hold_out
+from maxsup.lab.recipes import Data
 from maxsup.lab.records import DataError
 
 
-def load_cifar10(data_dir: Path | None = None, image_size: int | None = None) -> DataSet:
-    """CIFAR-10: 50,000 + 10,000 RGB images, 32×32, 10 classes; 5,000 of the 50,000 held out for validation."""
+def load_cifar10(data_dir: Path | None = None, image_size: int | None = None, data: Data | None = None) -> DataSet:
+    """CIFAR-10: 50,000 + 10,000 RGB images, 32×32, 10 classes; 5,000 of the 50,000 held out (data.held_out)."""
     from torchvision.datasets import CIFAR10
 
-    return _load("cifar10", CIFAR10, data_dir).resized(image_size)
+    return _load("cifar10", CIFAR10, data_dir, data).resized(image_size)
 
 
-def load_cifar100(data_dir: Path | None = None, image_size: int | None = None) -> DataSet:
-    """CIFAR-100: 50,000 + 10,000 RGB images, 32×32, 100 classes; 5,000 of the 50,000 held out for validation."""
+def load_cifar100(data_dir: Path | None = None, image_size: int | None = None, data: Data | None = None) -> DataSet:
+    """CIFAR-100: 50,000 + 10,000 RGB images, 32×32, 100 classes; 5,000 of the 50,000 held out (data.held_out)."""
     from torchvision.datasets import CIFAR100
 
-    return _load("cifar100", CIFAR100, data_dir).resized(image_size)
+    return _load("cifar100", CIFAR100, data_dir, data).resized(image_size)
 
 
-def _load(name: str, kind: Any, data_dir: Path | None) -> DataSet:
+def _load(name: str, kind: Any, data_dir: Path | None, data: Data | None) -> DataSet:
     """The data set in the folder of Python pickles that torchvision's class `kind` reads.
 
     Raises:
+        ValueError: if `data.held_out` is not below the number of training images.
         DataError: if the folder is nowhere and cannot be downloaded, or a file is missing or not the published one; it
             names the folders or the file.
     """
     root = _root(kind, data_dir)
     _check(kind, root / kind.base_folder)
     full, test = (kind(str(root), train=train) for train in (True, False))
-    train, validation = hold_out(_split(full), len(full) // 10)
+    held_out = (data and data.held_out) or len(full) // 10
+    if held_out >= len(full):
+        raise ValueError(f"data.held_out must be below the {len(full)} training images, got {held_out}")
+    train, validation = hold_out(_split(full), held_out)
     return DataSet(name, tuple(str(c).replace("_", "-") for c in full.classes), train, validation, _split(test))
 
 

@@ -45,11 +45,11 @@ def load_fashion_scenes(data_dir: Path | None = None, image_size: int | None = N
     the same at every call.
     """
     source = load_fashion_mnist(data_dir)
-    splits = [
+    train, validation, test = (
         compose(getattr(source, name), min(count, len(getattr(source, name))), (SPLIT_SEED, part))
         for part, (name, count) in enumerate(SCENES.items())
-    ]
-    return DataSet("fashion-scenes", source.class_names, *splits).resized(image_size)
+    )
+    return DataSet("fashion-scenes", source.class_names, train, validation, test).resized(image_size)
 
 
 def compose(source: Split, count: int, seed: int | tuple[int, ...]) -> Split:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from maxsup.lab.data.streamed import Streamed
 
 # The split belongs to the data set: it is the same for every recipe, method and seed.
 SPLIT_SEED = 0
@@ -29,6 +31,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return self.images.shape[1]
 
     def to(self, device: torch.device) -> Split:
         """The split on `device`."""
@@ -71,15 +78,28 @@ class Split:
         return self.masks == (self.labels + 1).view(-1, 1, 1)
 
 
+# In memory, or read when needed; both offer the same.
+AnySplit = Split | Streamed
+
+# Streamed images, drawn evenly over the classes, by which the channels' mean and deviation are measured.
+_MEASURED = 1024
+
+
 @dataclass(frozen=True)
 class DataSet:
-    """A data set with its three splits; `mean` and `std` per channel, of the training images scaled to 0..1."""
+    """A data set with its three splits."""
 
     name: str
     class_names: tuple[str, ...]
-    train: Split
-    validation: Split
-    test: Split
+    train: AnySplit
+    validation: AnySplit
+    test: AnySplit
+    problems: tuple[str, ...] = ()
+    """What is wrong with the files, without being fatal: unreadable images, which are left out, and odd counts."""
+    constants: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and standard deviation per channel to normalise with; None for those of the training images."""
+    clean_labels: Tensor | None = field(default=None, kw_only=True)
+    """The right labels of the training images, (N,), where some of those in `train` are wrong."""
 
     @property
     def num_classes(self) -> int:
@@ -89,17 +109,39 @@ class DataSet:
     @property
     def channels(self) -> int:
         """Channels of an image."""
-        return self.train.images.shape[1]
+        return self.train.channels
+
+    @property
+    def clean_train(self) -> AnySplit:
+        """The training images with their right labels."""
+        return self.train if self.clean_labels is None else replace(self.train, labels=self.clean_labels)
+
+    def training_images(self) -> dict[str, object]:
+        """For records: the training images of each class by their right label, and how many have a wrong one."""
+        clean = self.clean_train.labels
+        return {
+            "per_class": clean.bincount(minlength=self.num_classes).tolist(),
+            "flipped": int((clean != self.train.labels).sum()),
+        }
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation per channel, shape (C, 1, 1)."""
-        images = self.train.images.double() / 255
+        """Mean and standard deviation per channel of images scaled to 0..1, shape (C, 1, 1).
+
+        They are `constants`, or else of the training images; of streamed ones, of at most 1,024, always the same.
+        """
+        if self.constants is not None:
+            mean, std = (torch.tensor(values).view(-1, 1, 1) for values in self.constants)
+            return mean, std
+        train = self.train
+        if isinstance(train, Streamed) and len(train) > _MEASURED:
+            train = train.take(stratified(train.labels, _MEASURED))
+        images = train.images.double() / 255
         return (
             images.mean(dim=(0, 2, 3)).float().view(-1, 1, 1),
             images.std(dim=(0, 2, 3)).float().view(-1, 1, 1),
         )
 
-    def with_splits(self, change: Callable[[Split], Split]) -> DataSet:
+    def with_splits(self, change: Callable[[AnySplit], AnySplit]) -> DataSet:
         """The data set with `change` made to each split."""
         return replace(self, train=change(self.train), validation=change(self.validation), test=change(self.test))
 
@@ -107,8 +149,11 @@ class DataSet:
         """The data set with `classes` alone, by index, renumbered in the given order.
 
         Raises:
-            ValueError: for fewer than two classes, one given twice, or one that there is not.
+            ValueError: for fewer than two classes, one given twice, or one that there is not; or if labels are wrong on
+                purpose, which comes after the choice of classes.
         """
+        if self.clean_labels is not None:
+            raise ValueError(f"classes must be chosen before the labels of {self.name} are flipped")
         for place, c in enumerate(classes):
             if not 0 <= c < self.num_classes:
                 raise ValueError(f"classes: {c} is not in 0..{self.num_classes - 1}, the classes of {self.name}")
@@ -131,15 +176,16 @@ def stratified(labels: Tensor, size: int) -> Tensor:
     generator = np.random.default_rng(SPLIT_SEED)
     shuffled = torch.from_numpy(generator.permutation(len(labels)))
     # Rank of each image within its class, as a fraction: the `size` smallest take every class's head evenly.
-    classes = labels[shuffled]
+    classes, members = labels[shuffled].sort(stable=True)
+    _, sizes = classes.unique_consecutive(return_counts=True)
+    firsts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    rank = torch.arange(len(labels)) - firsts
     fraction = torch.empty(len(labels), dtype=torch.float64)
-    for c in classes.unique():
-        members = (classes == c).nonzero().squeeze(1)
-        fraction[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    fraction[members] = (rank.double() + 0.5) / sizes.repeat_interleave(sizes)
     return shuffled[fraction.argsort(stable=True)[:size]].sort().values
 
 
-def hold_out(split: Split, size: int) -> tuple[Split, Split]:
+def hold_out(split: AnySplit, size: int) -> tuple[AnySplit, AnySplit]:
     """The rest of `split`, and a stratified `size` images of it, the same at every call."""
     held = stratified(split.labels, size)
     rest = torch.ones(len(split), dtype=torch.bool)

@@ -49,7 +49,8 @@ class _Worker:
         self.job: Job | None = None
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, gpu), daemon=True)
+        # No daemon, which could not start the processes that decode images; `_die_with_parent` is what ends it.
+        self.process = context.Process(target=_work, args=(theirs, gpu))
         self.process.start()
         theirs.close()
 

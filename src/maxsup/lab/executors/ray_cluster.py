@@ -24,7 +24,7 @@ from typing import Any
 from maxsup.lab import records
 from maxsup.lab.executors import Ended, Job
 from maxsup.lab.recipes import Recipe
-from maxsup.lab.records import Json, RecordError
+from maxsup.lab.records import InUseError, Json, RecordError
 
 LOCK_SECONDS = 300.0
 """How long an attempt waits for the one before it to let go of the run's folder: until Ray has ended a node that it
@@ -205,12 +205,13 @@ def make_run(job: Job, lease: Path, gpus: float) -> str:
             train(job.recipe, job.method, job.seed, job.directory, data_dir=job.data_dir, on_epoch=keep_on)
         except LeaseRevokedError as revoked:
             return str(revoked)
-        except Exception as error:
+        except InUseError:
             # The attempt before this one may still hold the folder, until it ends or sees that its lease is gone.
-            in_use = isinstance(error, RecordError) and "another process is training" in str(error)
-            if not in_use or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 return traceback.format_exc()
             time.sleep(1)
+        except Exception:
+            return traceback.format_exc()
         else:
             return ""
 

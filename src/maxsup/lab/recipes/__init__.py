@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from maxsup.lab.recipes import glyphs, small
+from maxsup.lab.recipes import cifar, deit, glyphs, imagenet, small
 from maxsup.lab.recipes.settings import Alpha, Data, Model, Optimizer, Recipe, as_json
 
 __all__ = ["RECIPES", "Alpha", "Data", "Model", "Optimizer", "Recipe", "as_json"]
@@ -22,6 +22,20 @@ RECIPES = _by_name(
     small.fashion_mnist_resnet18,
     small.fashion_scenes_resnet18,
     small.fashion_scenes_vit,
+    cifar.cifar100_resnet18,
+    cifar.cifar100_resnet50,
+    cifar.cifar100_resnet101,
+    cifar.cifar100_mobilenetv2,
+    imagenet.imagenet_resnet18,
+    imagenet.imagenet_resnet50,
+    imagenet.imagenet_resnet101,
+    imagenet.imagenet_mobilenetv2,
+    imagenet.imagenet_v1_resnet18,
+    imagenet.imagenet_v1_resnet50,
+    imagenet.imagenet_v1_resnet101,
+    imagenet.imagenet_v1_mobilenetv2,
+    deit.imagenet_deit_small,
+    deit.imagenet_deit_small_mix,
     glyphs.glyphs_resnet18,
     glyphs.glyphs_mobilenetv2,
     glyphs.glyphs_deit,

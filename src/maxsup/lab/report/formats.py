@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 from rich.table import Table
 
 from maxsup.lab.records import Json
 from maxsup.lab.report import numbers
-from maxsup.lab.report.tables import MARK, glance, grids, legend, published
+from maxsup.lab.report.tables import MARK, Grid, glance, grids, legend, published
 
 
 def rich_tables(summary: Json, width: int = 80) -> list[Table]:
     """The tables for a terminal of `width` columns: measures as rows, and as many methods side by side as fit."""
+    return rich_grids(grids(summary), width)
+
+
+def rich_grids(shown: Sequence[Grid], width: int = 80) -> list[Table]:
+    """Any tables for a terminal, as `rich_tables` has them."""
     tables = []
-    for grid in grids(summary):
+    for grid in shown:
         texts = grid.texts()
         cell = max(len(cell) for row in texts for cell in row) + 3
         together = max(1, (width - max(map(len, grid.heads)) - 4) // cell)

@@ -14,7 +14,8 @@ class Measure:
     """One column: its key in a summary, and how it is shown.
 
     `key` is ``<split>.<name>`` for what `maxsup train` and `maxsup analyze` measured, ``probe.<data>.<name>`` and
-    ``localization.<data>.<name>`` for the records that have one per data set.
+    ``localization.<data>.<name>`` for the records that have one per data set, ``segment.<label>.<way>.<name>`` for
+    fine-tunings.
     """
 
     key: str

@@ -67,6 +67,20 @@ def p_value(p: float | None) -> str:
     return f"{p:.4f}" if p < 1e-2 else f"{p:.3f}"
 
 
+def as_printed(value: Json, measure: Json) -> str:
+    """A published mean, and std if it has one: two decimals for percentages, four for the rest, as the paper prints."""
+    if value["mean"] is None:
+        return NONE
+    places = 2 if measure["percent"] else 4
+    text = f"{scaled(value['mean'], measure):.{places}f}"
+    return text if value["std"] is None else f"{text} {PLUS_MINUS} {scaled(value['std'], measure):.{places}f}"
+
+
+def plain_signed(value: float, measure: Json) -> str:
+    """A difference of published numbers, or from one, with its sign and the paper's decimals."""
+    return _signed(scaled(value, measure), 2 if measure["percent"] else 4)
+
+
 def _signed(value: float, places: int) -> str:
     return f"{value:+.{places}f}".replace("-", MINUS)
 

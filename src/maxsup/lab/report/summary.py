@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from maxsup.lab.names import lookup
 from maxsup.lab.records import Comparison, Json, RunRecord
-from maxsup.lab.report import measures
+from maxsup.lab.report import measures, robustness, segmentation
 from maxsup.lab.report.analyses import ANALYSIS, OUTPUTS, Analyses, read_analyses
 from maxsup.lab.report.published import published
 from maxsup.lab.report.verdict import verdict
@@ -30,11 +30,18 @@ def summarize(comparison: Comparison, reference: str | None = None) -> Json:
         reference = comparison.methods[0]
     lookup("method of this comparison", reference, dict.fromkeys(comparison.methods))
     analyses = {(run.method, run.seed): read_analyses(run) for run in comparison.runs}
+    found = {key for of in analyses.values() for key in of.values}
     groups = measures.groups(
-        found={key for of in analyses.values() for key in of.values},
+        found=found,
         probed={data for of in analyses.values() for data in of.fits},
         masks={data: thresholds for of in analyses.values() for data, thresholds in of.thresholds.items()},
     )
+    groups += robustness.groups(
+        found={key for of in analyses.values() for key in of.values},
+        corruptions={kind: family for of in analyses.values() for kind, family in of.corruptions.items()},
+    )
+    segmented = {label: classes for of in analyses.values() for label, classes in of.segmented.items()}
+    groups.append(segmentation.group(segmented, found))
     methods: dict[str, Json] = {}
     for method in comparison.methods:
         states = [run.status for run in comparison.of_method(method)]
@@ -101,9 +108,10 @@ def _fits(analyses: Sequence[Analyses]) -> Json:
 
 def _notes(group: measures.Group, finished: Sequence[Analyses]) -> list[str]:
     """What a reader of the group's tables must know: records that are missing, damaged or not alike."""
+    notes = list(dict.fromkeys(of.remarks[group.name] for of in finished if group.name in of.remarks))
     if group.record is None:
-        return []
-    notes = [
+        return notes
+    notes += [
         f"{problem.run}: {problem.file}: {problem.reason}"
         for of in finished
         for problem in of.problems

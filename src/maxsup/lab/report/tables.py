@@ -147,7 +147,7 @@ def glance(summary: Json) -> Grid:
             cells.append(Cell(text, shown.text.removesuffix(f" {MARK}"), difference["mean"], shown.better))
         rows.append(cells)
     heads = [
-        f"{column['title']} {key.split('.')[1]}" if key.startswith("probe.") else column["title"]
+        f"{column['title']} {key.split('.')[1]}" if key.startswith(("probe.", "segment.")) else column["title"]
         for key, (_, column) in keys.items()
     ]
     caption = f"What the paired differences from {summary['reference']} show, and their means"
@@ -162,7 +162,7 @@ def tests(summary: Json) -> Grid:
             for column in table["measures"] if table["differences"] else []:
                 name = (
                     f"{column['title']} ({table['title']})"
-                    if group["name"] in ("transfer", "overlays")
+                    if group["name"] in ("transfer", "overlays", "segmentation")
                     else column["title"]
                 )
                 for method, of in summary["methods"].items():
@@ -214,7 +214,7 @@ def published(summary: Json) -> list[Grid]:
                 ours = summary["methods"][method]["measures"][key]
                 cells.append(Cell(numbers.mean_and_std(ours, columns[key]), value=ours["mean"]))
                 theirs = column.get(method, {"mean": None, "std": None})
-                cells.append(Cell(_as_printed(theirs, columns[key]), value=theirs["mean"]))
+                cells.append(Cell(numbers.as_printed(theirs, columns[key]), value=theirs["mean"]))
             rows.append(cells)
         heads = [head for key in shown for head in (columns[key]["title"], f"{columns[key]['title']}, paper")]
         caption = of["title"]
@@ -223,19 +223,6 @@ def published(summary: Json) -> list[Grid]:
         if rows:
             found.append(Grid("published", f"The paper's {of['table']}", caption, ["method", *heads], rows))
     return found
-
-
-def _as_printed(value: Json, column: Json) -> str:
-    """A published value with the paper's two decimals for percentages, four for the rest."""
-    if value["mean"] is None:
-        return numbers.NONE
-    places = 2 if column["percent"] else 4
-    text = f"{numbers.scaled(value['mean'], column):.{places}f}"
-    return (
-        text
-        if value["std"] is None
-        else f"{text} {numbers.PLUS_MINUS} {numbers.scaled(value['std'], column):.{places}f}"
-    )
 
 
 def meanings(groups: list[Json]) -> dict[str, str]:

@@ -35,6 +35,8 @@ def key_measures(summary: Json) -> dict[str, tuple[str, Json]]:
     for key in columns:
         if key.startswith("probe.") and key.endswith(".linear"):
             named[key] = f"linear probe on {key.removeprefix('probe.').removesuffix('.linear')}"
+        if key.startswith("segment.") and key.endswith(".single.miou"):
+            named[key] = f"mean IoU on {key.removeprefix('segment.').removesuffix('.single.miou')}"
     return {key: (name, columns[key]) for key, name in named.items()}
 
 

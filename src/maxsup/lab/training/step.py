@@ -32,7 +32,8 @@ class Step:
 
     `compile` fuses forward and loss by `torch.compile`; `graph` replays the launches of a step, which costs the host
     next to nothing and gives the eager result bit by bit. Both are for micro-batches of `full_size`; others, as the
-    last of an epoch, run eagerly, so that no second shape is compiled or captured.
+    last of an epoch, run eagerly, so that no second shape is compiled or captured. `model` may be wrapped to average
+    the gradients over processes; then there is no graph.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Step:
         precision: Precision,
         full_size: int,
         dense: DenseLogits | None = None,
+        teacher: nn.Module | None = None,
         compile: bool = False,
         graph: bool = False,
     ) -> None:
@@ -51,6 +53,7 @@ class Step:
         self.precision = precision
         self.full_size = full_size
         self.dense = dense
+        self.teacher = teacher
         self._full_objective = torch.compile(self._objective, dynamic=False) if compile else self._objective
         self._full: Micro = self._backward_full
         if graph:
@@ -65,8 +68,10 @@ class Step:
         """The mean loss and how many images are predicted right."""
         with autocast(self.precision, images.device):
             logits = self.model(images).float()
-            dense = None if self.dense is None else self.dense().float()
-        loss = self.loss(logits, labels) if dense is None else self.loss(logits, labels, dense)
+            # What the loss takes besides: dense logits, or a teacher's of the same images.
+            more = [self.dense().float()] if self.dense is not None else []
+            more += [self.teacher(images).float()] if self.teacher is not None else []
+        loss = self.loss(logits, labels, *more)
         return loss, (logits.detach().argmax(1) == (labels if labels.dim() == 1 else labels.argmax(1))).sum()
 
     def _backward_full(self, images: Tensor, labels: Tensor, weight: Tensor) -> Tensor:

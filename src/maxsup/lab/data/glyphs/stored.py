@@ -104,7 +104,8 @@ def _load(name: str, data_dir: Path | None) -> DataSet:
     glyphs = read_glyphs(path)
     if glyphs.manifest["classes"] != GLYPH_SETS[name].characters:
         raise DataError(f"{path}: its classes are not those of {name}; make it anew with `maxsup data make {name}`")
-    return DataSet(name, tuple(glyphs.manifest["classes"]), *(_split(glyphs, split) for split in SPLITS))
+    train, validation, test = (_split(glyphs, split) for split in SPLITS)
+    return DataSet(name, tuple(glyphs.manifest["classes"]), train, validation, test)
 
 
 def _split(glyphs: Glyphs, split: str) -> Split:

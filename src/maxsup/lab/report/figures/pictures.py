@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from maxsup.lab import records
 from maxsup.lab.records import Comparison, Json, RecordError
-from maxsup.lab.report.figures import calibration, curves, gradcam, logits, projection
+from maxsup.lab.report.figures import calibration, corruptions, curves, gradcam, logits, projection, segmentation
 from maxsup.lab.report.figures.style import pdf, standalone, svg
 
 
@@ -115,7 +116,63 @@ def all_figures(comparison: Comparison) -> Pictures:
                 "seeds; the band goes from the least to the largest.",
                 lambda overlaps=overlaps: gradcam.overlap_curves(methods, overlaps),  # type: ignore[misc]
             )
+    corrupted = _by_method(comparison, "corruptions.json", None, ("clean", "by_severity"), notes)
+    if corrupted:
+        add(
+            "corruptions",
+            "Corrupted test images",
+            "Mean over the kinds of corruption; severity 0 is the images as they are. Mean over the seeds; the band "
+            "goes from the least to the largest.",
+            lambda: corruptions.severity_curves(methods, corrupted),
+        )
+    for folder in sorted({path.name for run in comparison.runs for path in run.path.glob("segment-*")}):
+        label = folder.removeprefix("segment-")
+        galleries = _galleries(comparison, f"{folder}/gallery.json", notes)
+        if galleries:
+            add(
+                f"segmentation-{label}",
+                f"Segmentation of {label}",
+                "Test images, their labels and the predictions of one run of each method, at one scale. Below, the "
+                "share of the labelled pixels that are right. Pixels without a label are white.",
+                lambda galleries=galleries: segmentation.gallery(methods, galleries),  # type: ignore[misc]
+            )
+        found = _by_method(comparison, f"{folder}/result.json", "measures", ("single",), notes)
+        if found:
+            names = next(iter(found.values()))[0]["data"]["class_names"]
+            ious = {
+                method: [[math.nan if of is None else of for of in run["measures"]["single"]["iou"]] for run in runs]
+                for method, runs in found.items()
+            }
+            add(
+                f"class-iou-{label}",
+                f"IoU of each class of {label}",
+                "At one scale; mean over the seeds, and a line from the least to the largest. Of many classes, those "
+                "where the methods differ most.",
+                lambda names=names, ious=ious: segmentation.class_iou(methods, names, ious),  # type: ignore[misc]
+            )
     return Pictures(made, notes)
+
+
+def _galleries(comparison: Comparison, name: str, notes: list[str]) -> dict[str, Json]:
+    """By method, the gallery of the lowest seed that all methods which have one have; or of the lowest of each."""
+    seeds: dict[str, list[int]] = {}
+    for run in comparison.runs:
+        if run.status == "finished" and (run.path / name).exists():
+            seeds.setdefault(run.method, []).append(run.seed)
+    common = set.intersection(*map(set, seeds.values())) if seeds else set()
+    found: dict[str, Json] = {}
+    for method, of in seeds.items():
+        seed = min(common or of)
+        file = records.run_directory(comparison.path, method, seed) / name
+        content = _read(file, None, ("class_names", "pictures"), f"{method} seed {seed}, {name}", notes)
+        if content is not None:
+            found[method] = content
+    shown = {method: [picture["index"] for picture in of["pictures"]] for method, of in found.items()}
+    first = next(iter(shown.values()), [])
+    for method in [method for method, indices in shown.items() if indices != first]:
+        notes.append(f"{method}, {name}: shows other images than the first such record, and left out")
+        del found[method]
+    return found
 
 
 def save(pictures: Sequence[Picture], directory: Path) -> list[Path]:
@@ -171,7 +228,7 @@ def _by_method(
         content = _read(run.path / name, part, keys, where, notes)
         if content is None:
             continue
-        made_with = content.get("thresholds", content.get("settings"))
+        made_with = content.get("thresholds", _shared(content.get("settings")))
         first = made_with if not found else first
         if made_with == first:
             found.setdefault(run.method, []).append(content)
@@ -180,6 +237,13 @@ def _by_method(
     if found:
         notes.extend(missing)
     return found
+
+
+def _shared(settings: Any) -> Any:
+    """The settings without what differs between runs by its nature."""
+    if not isinstance(settings, dict):
+        return settings
+    return {name: value for name, value in settings.items() if name not in ("seed", "model_sha256")}
 
 
 def _of_comparison(comparison: Comparison, name: str, keys: Sequence[str], notes: list[str]) -> Json | None:

@@ -1,0 +1,1 @@
+"""Semantic segmentation with the backbone of a finished run: UPerNet, fine-tuned, tested and recorded."""

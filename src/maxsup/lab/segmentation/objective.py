@@ -1,0 +1,49 @@
+"""What a fine-tuning minimises, and at which learning rate."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+import maxsup
+from maxsup.lab.segmentation.data import IGNORE
+from maxsup.lab.segmentation.recipes import AdamW, Loss
+
+
+def loss_function(name: Loss, alpha: float) -> nn.Module:
+    """The loss of a recipe: logits (M, K) and labels (M,) to the sum over the pixels that have one."""
+    if name == "cross-entropy":
+        return nn.CrossEntropyLoss(ignore_index=IGNORE, reduction="sum")
+    if name == "label-smoothing":
+        return maxsup.LabelSmoothingCrossEntropyLoss(alpha, ignore_index=IGNORE, reduction="sum")
+    return maxsup.MaxSupCrossEntropyLoss(alpha, ignore_index=IGNORE, reduction="sum")
+
+
+def pixel_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
+    """The sum of a `loss_function` over pixels: logits (N, K, h, w), scaled to the size of the labels (N, H, W)."""
+    scaled = nn.functional.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
+    # As rows: on a GPU the loss of maps adds up in any order.
+    rows = scaled.permute(0, 2, 3, 1).reshape(-1, scaled.shape[1])
+    return cast(Tensor, loss(rows, labels.reshape(-1).long()))
+
+
+def batch_loss(
+    loss: nn.Module, outputs: tuple[Tensor, Tensor | None], labels: Tensor, auxiliary_weight: float
+) -> Tensor:
+    """The summed loss of what a `Segmenter` gives in training, the auxiliary head's share included."""
+    logits, auxiliary = outputs
+    summed = pixel_loss(loss, logits, labels)
+    return summed if auxiliary is None else summed + auxiliary_weight * pixel_loss(loss, auxiliary, labels)
+
+
+def learning_rate(iteration: int, iterations: int, optimizer: AdamW) -> float:
+    """The share of the peak learning rate in an iteration: linear warm-up from a millionth, polynomial decay to 0.
+
+    >>> [learning_rate(i, 30, AdamW(warmup=10)) for i in (10, 20, 30)]
+    [1.0, 0.5, 0.0]
+    """
+    warmup = min(optimizer.warmup, iterations - 1)
+    if iteration < warmup:
+        return 1e-6 + (1 - 1e-6) * iteration / warmup
+    return float((1 - (iteration - warmup) / (iterations - warmup)) ** optimizer.power)

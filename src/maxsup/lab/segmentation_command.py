@@ -1,0 +1,106 @@
+"""What `maxsup segment` does with many runs: which job on which GPU, how many at a time, and what is told of each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+
+from maxsup.lab import progress
+from maxsup.lab.analysis.batch import Outcome, collect, run_each
+from maxsup.lab.options import Segment
+from maxsup.lab.records import Json, RunRecord
+from maxsup.lab.segmentation import sources
+from maxsup.lab.segmentation.data import SegmentationData
+from maxsup.lab.segmentation.train import Job, OnInterval
+from maxsup.lab.segmentation.train import segment as segment_run
+
+__all__ = ["collect", "is_main_process", "segment"]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A job and the GPU it is for."""
+
+    job: Job
+    gpu: int | None
+
+
+def segment(runs: Sequence[RunRecord], options: Segment) -> list[Outcome]:
+    """Fine-tunes each run's backbone, several at a time; alone, or under a launcher of processes, one after the other.
+
+    Raises:
+        DataError, ValueError: if the images are absent or damaged, or fewer than the recipe asks for.
+    """
+    # Every file is read once here: damaged data is one error, now, and not one per run after hours.
+    _load(options.recipe.data, options.data_dir).cut(options.recipe.train_size).check()
+    gpus = torch.cuda.device_count()
+    placed = {}
+    for i, run in enumerate(runs):
+        seed = run.seed if options.seed is None else options.seed
+        job = Job(run.path, options.recipe, seed, options.label, options.keep_weights, options.loaders)
+        placed[run.path] = _Placed(job, i % gpus if gpus and _processes() == 1 else None)
+    if len(runs) == 1 or _processes() > 1:
+        return [_here(run, placed[run.path], options.data_dir) for run in runs]
+    function = partial(_segment, placed=placed, data_dir=options.data_dir)
+    with progress.of_analysis(len(runs), f"segment {options.recipe.data}", _line) as show:
+        return run_each(function, runs, workers=options.workers or gpus or None, show=show)
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one, of those that a launcher started, that writes and tells."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _segment(run_dir: Path, placed: Mapping[Path, _Placed], data_dir: Path | None) -> Json:
+    of = placed[run_dir]
+    return segment_run(of.job, data=_load(of.job.recipe.data, data_dir), gpu=of.gpu)
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, data_dir: Path | None) -> SegmentationData:
+    """The data of a command, once a process: scenes take longer to compose than a short fine-tuning."""
+    return sources.load(name, data_dir)
+
+
+def _here(run: RunRecord, of: _Placed, data_dir: Path | None) -> Outcome:
+    """In this process, with a line for each interval."""
+    try:
+        data = _load(of.job.recipe.data, data_dir)
+        record = segment_run(of.job, data=data, gpu=of.gpu, on_interval=_teller(run, of.job))
+    except (ValueError, OSError) as error:  # records, data, settings: their messages say it all
+        return Outcome(run, error=str(error))
+    if is_main_process():
+        print(f"{run.method} seed {run.seed}: {_line(record)}", file=sys.stderr)
+    return Outcome(run, record=record)
+
+
+def _teller(run: RunRecord, job: Job) -> OnInterval:
+    def tell(row: Json) -> None:
+        miou = row["validation_miou"]
+        print(
+            f"{run.method} seed {run.seed}: iteration {row['iteration']}/{job.recipe.iterations}, "
+            f"loss {row['train_loss']:.4f}, "
+            + ("" if miou is None else f"validation mIoU {miou:.4f}, ")
+            + f"{row['seconds']:.1f} s",
+            file=sys.stderr,
+        )
+
+    return tell
+
+
+def _line(record: Json) -> str:
+    if record["status"] != "finished":
+        return f"{record['status']} after {record['iterations']} iterations"
+    ways = {"single": "mIoU", "multi": "mIoU at several scales"}
+    told = [f"{ways[way]} {of['miou']:.4f}" for way, of in record["measures"].items()]
+    return f"{', '.join(told)}, {record['seconds']['training']:.0f} s of training"

@@ -1,0 +1,130 @@
+"""Makes a study: its comparisons, what is measured on their runs afterwards, and its record."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maxsup.lab import analysis_commands, data, progress, records
+from maxsup.lab.analysis import probe as probing
+from maxsup.lab.analysis.batch import Outcome
+from maxsup.lab.compare import compare, open_comparison
+from maxsup.lab.executors import Executor
+from maxsup.lab.recipes import Data, Recipe
+from maxsup.lab.records import RunRecord
+from maxsup.lab.report import study as study_report
+from maxsup.lab.report import write_report
+from maxsup.lab.studies import paper
+from maxsup.lab.studies.scale import scaled
+from maxsup.lab.studies.study import Study, as_record, changes
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The images of a linear probe."""
+
+    data: Data = dataclasses.field(default_factory=lambda: Data(name=paper.PROBE_DATA))
+    data_dir: Path | None = None
+
+
+def study_directory(study: Study, directory: Path) -> Path:
+    """Where a study of `directory` keeps its record and report; its comparisons lie beside it."""
+    return directory / f"study-{study.name}"
+
+
+def with_scale(recipe: Recipe, scale: float, images: Data, data_dir: Path | None) -> Recipe:
+    """The recipe `scaled` by `scale` for `images`, of which there are as many as their files hold.
+
+    Raises:
+        DataError: if the data is absent or damaged.
+        ValueError: if `scale` is not above 0 and at most 1.
+    """
+    if scale == 1:
+        return recipe
+    return scaled(recipe, scale, len(data.load(images, data_dir).train))
+
+
+def run(
+    original: Study,
+    recipes: Mapping[str, Recipe],
+    seeds: Sequence[int],
+    directory: Path,
+    *,
+    workers: int | None = None,
+    data_dir: Path | None = None,
+    executor: Executor | None = None,
+    probe: Probe | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> list[str]:
+    """Makes everything of the study `original` with `recipes` that `directory` lacks; returns what went wrong.
+
+    Each variant is a comparison in a folder of its name, so that studies which train the same share it in one
+    `directory`; the study's own record and report are in ``study-<name>``. `executor` makes the runs, as in
+    `compare`. `tell` gets a line before each part.
+
+    Raises:
+        RecordError: if a folder holds a comparison with another recipe; nothing has been trained then.
+        DataError: if data is absent or damaged; nothing has been trained then.
+    """
+    probe = probe or Probe()
+    study = original.with_recipes(recipes)
+    for of in {variant.recipe.data for variant in study.variants}:
+        data.load(of, data_dir)
+    if study.afterwards == "probe":
+        data.load(probe.data, probe.data_dir)
+    for variant in study.variants:
+        open_comparison(variant.recipe, study.methods(variant.name), seeds, directory / variant.name)
+    changed = changes(original, study)
+    rehearsal = any(changed.values()) or (study.afterwards == "probe" and probe.data != Probe().data)
+    record = study_directory(study, directory) / study_report.NAME
+    records.write_json(record, as_record(study, changed, rehearsal))
+    problems: list[str] = []
+    for place, variant in enumerate(study.variants, start=1):
+        tell(f"{study.name}: {variant.name}, comparison {place} of {len(study.variants)}")
+        target = directory / variant.name
+        with progress.of_comparison(variant.recipe.epochs) as show:
+            failed = compare(
+                variant.recipe,
+                study.methods(variant.name),
+                seeds,
+                target,
+                workers=workers,
+                data_dir=data_dir,
+                executor=executor,
+                show=show,
+            )
+        problems += [
+            f"{variant.name}: {job.method} seed {job.seed} failed: {error.strip().splitlines()[-1]} "
+            f"(traceback in {job.directory / 'error.txt'})"
+            for job, error in failed
+        ]
+        finished = [
+            run
+            for run in records.read_comparison(target).runs
+            if run.status == "finished" and run.method in study.methods(variant.name)
+        ]
+        if finished and study.afterwards == "analyze":
+            problems += _problems(analysis_commands.analyze(finished, data_dir, workers))
+        if finished and study.afterwards == "probe":
+            study = _probe(study, finished, probe, workers, problems)
+        write_report(target)
+    records.write_json(record, as_record(study, changed, rehearsal))
+    study_report.write_study_report(record.parent)
+    return problems
+
+
+def _probe(
+    study: Study, finished: Sequence[RunRecord], probe: Probe, workers: int | None, problems: list[str]
+) -> Study:
+    """Probes the runs, adds to `problems`; returns the study with the measure that the probe's records have."""
+    protocol = probing.Protocol()
+    prepared = probing.prepare(finished[0].path, probe.data, probe.data_dir, protocol)[1]
+    problems += _problems(analysis_commands.probe(finished, probe.data, probe.data_dir, protocol, workers))
+    name = probing.record_name(prepared).removeprefix("probe-").removesuffix(".json")
+    return study.with_measure(paper.probed(name))
+
+
+def _problems(outcomes: Sequence[Outcome]) -> list[str]:
+    return [f"{of.run.path}: {of.error}" for of in outcomes if of.error is not None]

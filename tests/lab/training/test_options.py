@@ -1,0 +1,151 @@
+"""Accumulation, clipping, the moving average, precision and stochastic depth, each against what it stands for."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from maxsup.lab import data, models, train
+from maxsup.lab.checkpoint import CheckpointFile
+from maxsup.lab.processes import Processes
+from maxsup.lab.recipes import Data, Model, Optimizer
+from maxsup.lab.recipes.small import digits_convnet
+from maxsup.lab.records import read_json_lines
+from maxsup.lab.training.epoch import train_epoch
+from maxsup.lab.training.run import building
+
+# A vision transformer has no batch norm, so that a batch in parts is the batch. 102 images: the last batch has 6.
+RECIPE = dataclasses.replace(
+    digits_convnet(),
+    epochs=2,
+    batch_size=32,
+    data=Data(name="digits", train_size=102, pad_crop=1),
+    model=Model("deit_tiny_patch16_224", image_size=8, patch_size=4, depth=2),
+    optimizer=Optimizer(lr=0.01, warmup_epochs=0),
+)
+
+
+@pytest.fixture(autouse=True)
+def a_checkpoint_every_epoch(monkeypatch):
+    """However busy the machine is: a slow disk would otherwise be spared."""
+    monkeypatch.setattr(CheckpointFile, "SLOW_SECONDS", float("inf"))
+
+
+def trained(watch=lambda run: None, **changes):
+    """Loss, accuracy and weights after an epoch; `watch` sees the run after every update."""
+    recipe = dataclasses.replace(RECIPE, **changes)
+    digits = data.load(recipe.data)
+    with building(recipe, "max-sup", 0, digits, Processes(torch.device("cpu"))) as run:
+        step = run.optimizer.step
+
+        def watched():
+            step()
+            watch(run)
+
+        run.optimizer.step = watched
+        loss, accuracy = train_epoch(run, digits.train, recipe, 0)
+        return loss, accuracy, run
+
+
+def weights(run):
+    return torch.cat([p.detach().flatten() for p in run.model.parameters()])
+
+
+def test_a_batch_in_parts_is_the_batch():
+    updates = []
+    loss, accuracy, whole = trained(lambda run: updates.append(0))
+    for parts in (2, 8):
+        same_loss, same_accuracy, run = trained(accumulate=parts)
+        assert (same_loss, same_accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
+        assert_close(weights(run), weights(whole), rtol=1e-4, atol=1e-6)
+    assert len(updates) == 4
+
+
+def test_the_gradient_is_clipped_to_the_norm():
+    def norms(**changes):
+        seen = []
+
+        def watch(run):
+            seen.append(torch.cat([p.grad.flatten() for p in run.model.parameters()]).double().norm().item())
+
+        trained(watch, **changes)
+        return seen
+
+    free, bound = norms(), norms(clip_norm=0.5)
+    assert min(free) > 0.5
+    assert bound == pytest.approx([0.5] * 4, rel=1e-4)
+    assert norms(clip_norm=1e6) == pytest.approx(free)
+
+
+def test_the_moving_average_is_that_of_the_weights_after_each_update(tmp_path):
+    steps = []
+    _, _, run = trained(lambda run: steps.append(weights(run).double()), ema=0.8)
+    _, _, plain = trained()
+    assert torch.equal(weights(run), weights(plain))
+    with building(RECIPE, "max-sup", 0, data.load(RECIPE.data), run.processes) as first:
+        average = weights(first).double()
+    for step in steps:
+        average = 0.8 * average + 0.2 * step
+    averaged = torch.cat([p.detach().flatten() for p in run.evaluated.parameters()])
+    assert_close(averaged.double(), average, rtol=1e-5, atol=1e-7)
+    assert plain.evaluated is plain.model
+    _, _, run = trained(ema=0.8, epochs=1)
+    train.train(dataclasses.replace(RECIPE, ema=0.8, epochs=1), "max-sup", 0, tmp_path)
+    assert_close(load_file(tmp_path / "model.safetensors"), dict(run.evaluated.state_dict()))
+
+
+def test_bfloat16_is_near_full_precision_and_the_weights_stay_float32():
+    loss, _, full = trained()
+    half_loss, _, half = trained(precision="bfloat16")
+    assert half_loss == pytest.approx(loss, rel=0.01)
+    assert half_loss != loss
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+    assert 0 < (weights(half) - weights(full)).norm() / weights(full).norm() < 0.05
+
+
+def test_drop_path_skips_blocks_in_training_alone():
+    torch.manual_seed(0)
+    network = models.build(dataclasses.replace(RECIPE.model, drop_path=0.5), 1, 10)
+    images = torch.rand(64, 1, 8, 8)
+    assert not torch.equal(network.train()(images), network(images))
+    assert torch.equal(network.eval()(images), network(images))
+    rates = [block.drop_path1.drop_prob if hasattr(block.drop_path1, "drop_prob") else 0.0 for block in network.blocks]
+    assert rates == [0.0, 0.5]
+
+
+@pytest.mark.parametrize("name", ["convnet", "vgg11"])
+def test_drop_path_is_refused_where_no_block_can_be_skipped(name):
+    with pytest.raises(ValueError, match=rf"model\.drop_path: '{name}' has no residual blocks"):
+        models.build(Model(name, drop_path=0.1), 3, 10)
+
+
+def test_a_resumed_run_with_everything_on_equals_an_unbroken_one(tmp_path):
+    recipe = dataclasses.replace(
+        RECIPE,
+        epochs=4,
+        accumulate=2,
+        clip_norm=1.0,
+        ema=0.9,
+        precision="bfloat16",
+        model=dataclasses.replace(RECIPE.model, drop_path=0.3),
+        optimizer=Optimizer(
+            "adamw", lr=1e-3, weight_decay=0.05, schedule="multistep", milestones=(2, 3), warmup_lr=1e-5
+        ),
+    )
+    whole = train.train(recipe, "online-label-smoothing", 0, tmp_path / "whole")
+
+    def interrupt(row):
+        if row["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.train(recipe, "online-label-smoothing", 0, tmp_path / "broken", on_epoch=interrupt)
+    resumed = train.train(recipe, "online-label-smoothing", 0, tmp_path / "broken")
+    assert resumed["measures"] == whole["measures"]
+    ends = [copy.deepcopy(load_file(tmp_path / name / "model.safetensors")) for name in ("whole", "broken")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    rows = [read_json_lines(tmp_path / name / "metrics.jsonl") for name in ("whole", "broken")]
+    assert [{**row, "seconds": 0} for row in rows[0]] == [{**row, "seconds": 0} for row in rows[1]]
