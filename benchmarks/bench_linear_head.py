@@ -6,9 +6,9 @@
 Beside each time is that of the three products alone: logits, the gradient of hidden and that of weight, each in one
 piece. Times are medians of runs in bfloat16, by device events; memory is the peak above hidden, weight and target, the
 gradients of the first two included; errors are ‖x − x₃₂‖ / ‖x₃₂‖ of loss and gradients against float32 arithmetic on
-the same bfloat16 numbers. Of MaxSup's gradient they include the ties that bfloat16 makes of the largest logits. Liger
-(`liger-kernel`) and cut-cross-entropy are measured where they can be imported; the latter has no smoothing term, and by
-default leaves out gradients that are small.
+the same bfloat16 numbers, where MaxSup's largest logit is the one that is the largest in bfloat16: which of nearly
+equal logits that is says nothing of the arithmetic. Liger (`liger-kernel`) and cut-cross-entropy are measured where
+they can be imported; the latter has no smoothing term, and by default leaves out gradients that are small.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def exact(penalty: str, h: Tensor, w: Tensor, y: Tensor) -> tuple[Tensor, Tensor
         z = hidden @ weight.t()
         loss = F.cross_entropy(z, y[part], reduction="sum", label_smoothing=ALPHA if penalty == "smoothing" else 0.0)
         if penalty == "max_sup":
-            loss = loss + ALPHA * (z.max(1).values - z.mean(1)).sum()
+            top = F.linear(h.detach()[part], w.detach()).argmax(1, keepdim=True)
+            loss = loss + ALPHA * (z.gather(1, top).squeeze(1) - z.mean(1)).sum()
         (loss / len(y)).backward()
         total += loss.detach() / len(y)
         of_hidden.append(hidden.grad)

@@ -443,10 +443,15 @@ def test_gpu_products_are_added_up_in_float32(native, monkeypatch):
     monkeypatch.setattr(_linear_chunks, "has_products_in_float32", lambda: native)
     monkeypatch.setattr(_linear_chunks, "LEAST_ROWS", 64)
     hidden, weight, target, bias = inputs(torch.bfloat16, n=1024, d=64, k=515)
-    (gradient,) = torch.autograd.grad(linear_max_sup_cross_entropy(hidden, weight, target, 0.3, bias), weight)
+    hidden = (hidden.detach() / 8).requires_grad_()  # logits of about 1: bfloat16 keeps large ones to 1/8 only
+
+    def loss(h, w, b):  # without the argmax, which is another class once the logits are bfloat16
+        return linear_max_sup_cross_entropy(h, w, target, 0.0, b, label_smoothing=0.1)
+
+    (gradient,) = torch.autograd.grad(loss(hidden, weight, bias), weight)
     h, w, b = (x.detach().double().requires_grad_() for x in (hidden, weight, bias))
-    (exact,) = torch.autograd.grad(linear_max_sup_cross_entropy(h, w, target, 0.3, b), w)
-    assert (gradient.double() - exact).norm() / exact.norm() < 8e-3
+    (exact,) = torch.autograd.grad(loss(h, w, b), w)
+    assert (gradient.double() - exact).norm() / exact.norm() < 4e-3
 
 
 @gpu

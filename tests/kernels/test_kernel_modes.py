@@ -120,6 +120,9 @@ def test_in_place_the_gradient_lies_where_the_logits_lay(dtype, reduction, soft)
     logits, target = logits_and_target(4, 37, dtype)
     if soft:
         target = logits.float().flip(0).softmax(1)
+    else:
+        logits[1, [0, 20, 36]] = -torch.inf  # such a row is read twice before its place is overwritten
+        target[1] = 1
     leaf = logits.requires_grad_()
     (expected,) = torch.autograd.grad(
         max_sup_cross_entropy(leaf, target, 0.3, impl="triton", reduction=reduction).sum(), leaf
@@ -258,13 +261,15 @@ needs_gpu = pytest.mark.skipif(DEVICE != "cuda", reason="needs a CUDA device")
 @gpu
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("k", [100, 999, 1000, 4097, 32000, 50257, 131072, 262144])
+@pytest.mark.parametrize("k", [3, 8, 31, 37, 100, 999, 1000, 4097, 32000, 50257, 131072, 262144])
 def test_gpu_rows_of_every_length(k, dtype):
     n = 300 if k > 10_000 else 3000
     generator = torch.Generator("cuda").manual_seed(0)
-    logits = torch.randn(n, k, device="cuda", generator=generator).to(dtype).requires_grad_()
+    logits = torch.randn(n, k, device="cuda", generator=generator).to(dtype)
     target = torch.randint(k, (n,), device="cuda", generator=generator)
     target[::7] = -100
+    logits[1::50, 0], target[1::50] = -torch.inf, 1
+    logits.requires_grad_()
     loss = max_sup_cross_entropy(logits, target, 0.3, impl="triton")
     (gradient,) = torch.autograd.grad(loss, logits)
     z = logits.detach().double().requires_grad_()

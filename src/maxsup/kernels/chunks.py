@@ -49,25 +49,6 @@ def gradient_of(x, base, slope, share, absent_share, tension, some_absent, PENAL
 
 
 @triton.jit
-def with_special(g, x, start, at_y, from_y, nearest, maximum, to_top, GROUPS: tl.constexpr, VECTOR: tl.constexpr):
-    """The gradient g of logits x, a chunk from place `start` on, with what the two special classes have besides.
-
-    y is at place `at_y`; argmax is the first class of the maximum in the vector `nearest`.
-    """
-    stop = start + GROUPS * VECTOR
-    at_nearest = nearest * VECTOR
-    # Looked for here only: a branch of all threads costs less than comparing every logit.
-    if ((at_y >= start) & (at_y < stop)) | ((at_nearest >= start) & (at_nearest < stop)):
-        begin = start + tl.arange(0, GROUPS) * VECTOR
-        place = begin[:, None] + tl.arange(0, VECTOR)[None, :]
-        first = tl.min(tl.where(x.to(tl.float32) == maximum, place, stop), 1)
-        at_top = tl.where(begin == at_nearest, first, stop)
-        g -= tl.where(place == at_y, from_y, 0.0)
-        g += tl.where(place == at_top[:, None], to_top, 0.0)
-    return g
-
-
-@triton.jit
 def soft_sums(
     x, t, there, weight, column, smoothing, mass, expected,
     SMOOTHING: tl.constexpr, STRICT: tl.constexpr, CLASSES: tl.constexpr,

@@ -87,32 +87,35 @@ def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan
     """The cut for K classes of `size` bytes, and probabilities of `soft_size` bytes if there are any.
 
     With these `benchmarks/bench_loss_gpu.py --tune` came within 1% of the fastest cut on an H100 (Triton 3.6) for rows
-    of 100, 1000 and 32000 classes and more: a warp for 1024 logits, 16 to 20 of them on a multiprocessor. Several short
-    rows of a warp load the next ones ahead; warps with a row each hide each other's waits, and do better without.
-    Probabilities have to lie in registers beside the logits, and beside them in the cache.
+    of 100, 1000 and 32000 classes. In 16 bits a warp has 1024 logits and loads the next ones ahead; in float32, whose
+    next ones would take twice the registers, two warps share them and hide each other's waits. Probabilities have to
+    lie in registers beside the logits, and beside them in the cache. The loop over the rows of a large batch
+    spills no registers, but for a few odd K below 32.
     """
-    vectors = -(-classes // layout.vector)
-    columns = triton.next_power_of_2(vectors) * layout.vector
+    columns = triton.next_power_of_2(-(-classes // layout.vector)) * layout.vector
+    groups, warps = columns // layout.vector, max(1, columns // 1024)
+    # Edges, and vectors that take an address for a few bytes, need registers; and so does each row of a thread.
+    narrow = layout.edges or layout.vector * size < VECTOR_BYTES // 2
     if soft_size:
         if classes > LONG_SOFT_ROW:
             return stream_plan(classes, layout, 16384 // size, warps=16, programs=1)
-        rows, warps = max(1, 512 // columns), max(1, columns // 1024)
+        rows = min(64, max(1, (256 if narrow else 512) // columns))
         registers = min(255, REGISTERS // (32 * warps), 168 + 8 * size)
         programs = max(1, REGISTERS // (registers * 32 * warps))
-        return Plan(rows, columns // layout.vector, 1, warps, programs, registers)
+        return Plan(rows, groups, 1, warps, programs, registers)
     if classes * size > LONG_ROW_BYTES:
         # Two rows of a multiprocessor fill each other's waits as long as the cache holds all that are in flight.
         halves = 2 if classes * size <= LONG_ROW_BYTES * 4 else 1
         return stream_plan(classes, layout, 32768 // size // halves, warps=16 // halves, programs=halves)
-    groups, warps = columns // layout.vector, max(1, columns // 1024)
-    if 256 < columns <= 2048:
-        registers = 96 if size == 2 and columns > 512 and not layout.edges else 128
-        rows = max(1, 1024 // columns)
-        return Plan(rows, groups, 1, warps, _at_once(registers, warps), registers, ahead=False)
-    # Enough for the rows of a warp and the next ones.
-    registers = 168 if size == 4 and columns > 256 else 128
-    rows = max(1, (1024 if size == 2 and columns >= 128 else 512) // columns)
-    return Plan(rows, groups, 1, warps, _at_once(registers, warps), registers)
+    if columns <= 256:
+        logits = 256 if narrow else 1024 if size == 2 and columns >= 128 else 512
+        registers = 168 if narrow or logits == 1024 else 128
+        return Plan(min(64, logits // columns), groups, 1, 1, _at_once(registers, 1), registers)
+    if columns <= 2048 and size == 4:
+        warps, registers = columns // 512, 96 if narrow else 80
+        return Plan(1, groups, 1, warps, _at_once(registers, warps), registers, ahead=False)
+    registers = 168 if size == 4 or narrow else 128
+    return Plan(max(1, 1024 // columns), groups, 1, warps, _at_once(registers, warps), registers)
 
 
 def _at_once(registers: int, warps: int) -> int:
@@ -184,6 +187,7 @@ def losses_and_gradient(
     """
     n, classes = rows_in(logits), logits.shape[1]
     device, terms, soft = logits.device, rows.terms, rows.soft
+    inplace = gradient is not None and gradient.data_ptr() == logits.data_ptr()
     options: dict[str, Any]
     if logits.dim() == 3:
         if not isinstance(plan, PlanePlan):
@@ -193,7 +197,7 @@ def losses_and_gradient(
         strides = [x // plan.vector for x in (logits.shape[2], *logits.stride()[:2])]
         strides += [0, 0] if soft is None else [x // plan.vector for x in soft.stride()[:2]]
         options = {"BLOCK": plan.block, "PIXELS": plan.pixels, "VECTOR": plan.vector}
-        options["INPLACE"] = gradient is not None and gradient.data_ptr() == logits.data_ptr()
+        options["INPLACE"] = inplace
     else:
         layout = layout_of(logits, soft)
         if not isinstance(plan, Plan):
@@ -203,7 +207,10 @@ def losses_and_gradient(
         strides = [logits.stride(0), 0 if soft is None else soft.stride(0)]
         options = {"GROUPS": plan.groups, "VECTOR": layout.vector, "EDGES": layout.edges, "AHEAD": plan.ahead}
         options["STORE"] = plan.store
-        options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep} if plan.stream else {"ROWS": plan.rows}
+        if plan.stream:
+            options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep, "INPLACE": inplace}
+        else:
+            options["ROWS"] = plan.rows
     programs = max(1, min(parts, plan.programs * multiprocessors(device)))
     summed = loss is not None and loss.dim() == 0
     sums = torch.empty(programs, dtype=torch.float32, device=device) if summed else None

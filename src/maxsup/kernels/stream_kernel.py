@@ -5,16 +5,14 @@
 The first loop keeps per vector place the running maximum and the sum of exponentials relative to it (online softmax),
 so that threads need not talk before the row's end. The second makes the gradient, backwards: what was read last is
 nearest. The last chunk of a row stays in registers, and one row is in flight per program, so that the cache holds the
-rest. The two classes whose gradient is special, y and argmax, are looked for in the chunks that have them.
-
-A gradient in the logits' place needs no barrier: all threads have read the row before its maximum is known, and then
-each reads again what it is about to overwrite.
+rest. The two classes whose gradient is special, y and argmax, are written again after the row: to look for them in
+every chunk took longer.
 """
 
 import triton
 import triton.language as tl
 
-from maxsup.kernels.chunks import both_sums, first_chunk, gradient_of, higher, online, soft_sums, with_special
+from maxsup.kernels.chunks import both_sums, first_chunk, gradient_of, higher, online, soft_sums
 from maxsup.kernels.parts import (
     INFINITY,
     LOG2_E,
@@ -36,7 +34,7 @@ def stream_kernel(
     rows, upstream_stride, ignore_index, logits_stride, soft_stride,
     CLASSES: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
-    STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr,
+    STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
     KEEP: tl.constexpr, AHEAD: tl.constexpr, STORE: tl.constexpr,
 ):  # fmt: skip
     """One row at a time, in CHUNKS pieces of GROUPS vectors; the first piece is the one that may be short.
@@ -115,8 +113,7 @@ def stream_kernel(
             )  # fmt: skip
 
         # The lowest vector of the maximum comes with it: what threads tell each other costs time that nothing fills.
-        inside_maximum, nearest = tl.reduce((highest, skip + first * GROUPS + group), 0, higher)
-        maximum = inside_maximum
+        maximum, nearest = tl.reduce((highest, skip + first * GROUPS + group), 0, higher)
         if EDGES:
             maximum = tl.maximum(maximum, tl.max(x_edge, 0))
         maximum = tl.where(keep, maximum, 0.0)
@@ -195,18 +192,13 @@ def stream_kernel(
             share = tl.where(keep, factor * share, 0.0)
             absent_share = factor * absent_share
             tension = factor * penalty
-            # What the special classes have besides. Places count from the inside's first column.
-            at_y = tl.where(known, y, -1).to(tl.int32) - head
-            from_y, to_top = factor * at_target, factor * alpha
-            if soft is not None:
-                from_y *= 0.0
-            if not MAX_SUP:
-                to_top *= 0.0
-            elif EDGES:
-                # The lowest class of the maximum comes before the inside, or in it, or after it.
-                edge_top = tl.min(tl.where(on_edge & (x_edge == maximum), edge_column, CLASSES), 0)
-                nearest = tl.where(edge_top < head, groups, nearest)
-                edge_top = tl.where((edge_top >= head) & (inside_maximum == maximum), CLASSES, edge_top)
+            g_y = slope * exp(z_y, row_base) - factor * at_target
+            g_y -= tl.where(z_y == -INFINITY, absent_share, share)
+            if PENALTY:
+                g_y += tl.where(z_y == -INFINITY, 0.0, tension * z_y)
+            if MAX_SUP:
+                within = keep & (nearest >= 0) & (nearest < groups)
+                near = tl.load(pointers + nearest * VECTOR + lane, mask=within, other=-INFINITY)
 
             out = place * CLASSES
             out_begin = out
@@ -214,6 +206,8 @@ def stream_kernel(
                 out_begin += head
             out_base = gradient + tl.multiple_of(out_begin, VECTOR)
             out = gradient + out
+            if INPLACE:
+                tl.debug_barrier()  # every thread has read what it needs of the logits
             for back in range(CHUNKS - 1):
                 in_row = skip + (CHUNKS - 1 - back) * GROUPS + group >= 0
                 there = (skip + (CHUNKS - 2 - back) * GROUPS + group >= 0) & keep
@@ -232,7 +226,6 @@ def stream_kernel(
                         SMOOTHING, STRICT, CLASSES,
                     )  # fmt: skip
                     t = t_ahead
-                g = with_special(g, x, start, at_y, from_y, nearest, maximum, to_top, GROUPS, VECTOR)
                 tl.store(
                     out_base + (start + tile), g.to(gradient.dtype.element_ty), mask=in_row[:, None],
                     eviction_policy=STORE,
@@ -252,7 +245,6 @@ def stream_kernel(
                     t.to(tl.float32), in_row, weight, head + (skip * VECTOR + tile), smoothing,
                     SMOOTHING, STRICT, CLASSES,
                 )  # fmt: skip
-            g = with_special(g, x, skip * VECTOR, at_y, from_y, nearest, maximum, to_top, GROUPS, VECTOR)
             tl.store(
                 out_base + (skip * VECTOR + tile), g.to(gradient.dtype.element_ty), mask=in_row,
                 eviction_policy=STORE,
@@ -264,11 +256,30 @@ def stream_kernel(
                 g_edge = tl.where(x_edge == -INFINITY, -absent_share, g_edge)
                 if soft is not None:
                     g_edge -= factor * p_edge
-                g_edge -= tl.where(edge_column == at_y + head, from_y, 0.0)
-                if MAX_SUP:
-                    g_edge += tl.where(edge_column == edge_top, to_top, 0.0)
                 g_edge = tl.where(keep, g_edge, 0.0)
                 tl.store(out + edge_column, g_edge.to(gradient.dtype.element_ty), mask=on_edge)
+            if MAX_SUP:
+                # The lowest column of the maximum is in the vector or at the edge.
+                columns = head + nearest * VECTOR + lane
+                top = tl.min(tl.where(within & (near.to(tl.float32) == maximum), columns, CLASSES), 0)
+                if EDGES:
+                    top = tl.minimum(top, tl.min(tl.where((x_edge == maximum) & on_edge, edge_column, CLASSES), 0))
+                g_y += tl.where(y == top, factor * alpha, 0.0)
+                # In a row of absent classes only, it is absent too.
+                g_top = slope - tl.where(maximum == -INFINITY, absent_share, share) + factor * alpha
+                if PENALTY:
+                    g_top += tension * maximum
+                at_top = known & (top < CLASSES)
+                if soft is not None:
+                    t_top = tl.load(soft + soft_offset + top, mask=at_top, other=0.0).to(tl.float32)
+                    g_top -= factor * shares_of(t_top, at_top, weight, top, smoothing, SMOOTHING, STRICT, CLASSES)
+                else:
+                    at_top &= top != y
+            tl.debug_barrier()  # the special classes come after the rest of the row
+            if soft is None:
+                tl.store(out + y, g_y.to(gradient.dtype.element_ty), mask=known)
+            if MAX_SUP:
+                tl.store(out + top, g_top.to(gradient.dtype.element_ty), mask=at_top)
         if gradient is None or not AHEAD:
             ahead = first_chunk(
                 logits, row + programs, y_next, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES,
