@@ -17,7 +17,8 @@ def read_kept(file: Path, key: Json) -> Json | None:
         content = records.read_json(file)
     except RecordError:  # a damaged record of what can be computed again
         return None
-    return content if all(content.get(name) == value for name, value in key.items()) else None
+    plain: Json = json.loads(json.dumps(key))  # as it was written: tuples became lists
+    return content if all(content.get(name) == value for name, value in plain.items()) else None
 
 
 def write_compact(file: Path, content: Json) -> None:

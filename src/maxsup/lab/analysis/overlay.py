@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from maxsup.lab import environment, records
 from maxsup.lab.analysis.gradcam import GradCam, grad_cam
+from maxsup.lab.analysis.kept import read_kept
 from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
 from maxsup.lab.data import AnySplit, DataSet, choose, load
 from maxsup.lab.data.splits import with_channels
@@ -61,14 +62,14 @@ def localize(
     if test.masks is None:
         raise ValueError(f"data: {data_set.name} has no masks")
     settings: Json = {
-        "data": {**dataclasses.asdict(data), "classes": None if data.classes is None else list(data.classes)},
+        "data": dataclasses.asdict(data),
         "data_sha256": _fingerprint(test.images, test.labels, test.masks),
         "model_sha256": weights,
         "target": target,
         "thresholds": list(thresholds),
     }
     file = run_dir / record_name(data_set.name, target)
-    kept = _kept(file, settings)
+    kept = read_kept(file, {"settings": settings})
     if kept is not None:
         return kept
     shown = test.target_masks().flatten(1).any(1)
@@ -144,7 +145,7 @@ def gallery(directory: Path, data_dir: Path | None = None, *, indices: Sequence[
         "seeds": seeds,
     }
     file = directory / "analysis" / "gradcam.json"
-    kept = _kept(file, settings)
+    kept = read_kept(file, {"settings": settings})
     if kept is not None:
         return kept
     names = data_set.class_names
@@ -238,17 +239,6 @@ def _fingerprint(*tensors: Tensor) -> str:
         digest.update(f"{tuple(tensor.shape)}".encode())
         digest.update(np.ascontiguousarray(tensor.numpy()).data)
     return digest.hexdigest()
-
-
-def _kept(file: Path, settings: Json) -> Json | None:
-    """The record in `file` if it was made with `settings`."""
-    if not file.exists():
-        return None
-    try:
-        kept = records.read_json(file)
-    except RecordError:  # a damaged record of what can be computed again
-        return None
-    return kept if kept.get("settings") == settings else None
 
 
 def _made() -> dict[str, Any]:

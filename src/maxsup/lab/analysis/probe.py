@@ -62,7 +62,7 @@ def probe(run_dir: Path, data: Data, data_dir: Path | None = None, protocol: Pro
     weights = fingerprint(run_dir)
     data_set, data = prepare(run_dir, data, data_dir, protocol)
     settings: Json = {
-        "data": {**dataclasses.asdict(data), "classes": None if data.classes is None else list(data.classes)},
+        "data": dataclasses.asdict(data),
         "data_sha256": _fingerprint(data_set),
         "model_sha256": weights,
         "strengths": list(STRENGTHS),

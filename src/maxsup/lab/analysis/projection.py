@@ -87,7 +87,7 @@ def project(
     data_set = load(data, data_dir)
     chosen, chosen_by = _choose(comparison, data_set, classes, method)
     settings: Json = {
-        "data": {**dataclasses.asdict(data), "classes": None if data.classes is None else list(data.classes)},
+        "data": dataclasses.asdict(data),
         "classes": [data_set.class_names[c] for c in chosen],
         "images": IMAGES,
         "image_seed": IMAGE_SEED,
