@@ -89,8 +89,8 @@ def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan
     With these `benchmarks/bench_loss_gpu.py --tune` came within 1% of the fastest cut on an H100 (Triton 3.6) for rows
     of 100, 1000 and 32000 classes. In 16 bits a warp has 1024 logits and loads the next ones ahead; in float32, whose
     next ones would take twice the registers, two warps share them and hide each other's waits. Probabilities have to
-    lie in registers beside the logits, and beside them in the cache. The loop over the rows of a large batch
-    spills no registers, but for a few odd K below 32.
+    lie in registers beside the logits, and beside them in the cache. With one term, class indices and a large
+    batch the loop over rows spills no registers, but for odd K from 17 to 31 in 16 bits; with all terms a few.
     """
     columns = triton.next_power_of_2(-(-classes // layout.vector)) * layout.vector
     groups, warps = columns // layout.vector, max(1, columns // 1024)
