@@ -14,7 +14,7 @@ from maxsup.lab.executors import local
 from maxsup.lab.names import UnknownNameError
 from maxsup.lab.recipes import Data
 from maxsup.lab.recipes.small import digits_convnet
-from maxsup.lab.records import RecordError, read_comparison, read_json, run_directory
+from maxsup.lab.records import RecordError, read_comparison, read_json, run_directory, write_json
 
 TINY = dataclasses.replace(digits_convnet(), epochs=3, data=Data(name="digits", train_size=150, pad_crop=1))
 COMMAND = [sys.executable, "-m", "maxsup", "compare", "digits-convnet", "--data.train-size", "150"]
@@ -77,6 +77,19 @@ def test_another_recipe_is_refused_with_the_fields(tmp_path):
     open_comparison(TINY, ["max-sup"], [0], tmp_path)
     with pytest.raises(RecordError, match=r"another recipe: batch_size: 64 -> 32; epochs: 3 -> 9"):
         open_comparison(dataclasses.replace(TINY, epochs=9, batch_size=32), ["max-sup"], [0], tmp_path)
+
+
+def test_a_recipe_recorded_before_it_got_a_field_has_the_fields_default(tmp_path):
+    open_comparison(TINY, ["max-sup"], [0], tmp_path)
+    file = tmp_path / "comparison.json"
+    old = read_json(file)
+    del old["recipe"]["precision"], old["recipe"]["data"]["label_noise"]
+    write_json(file, old)
+    assert len(open_comparison(TINY, ["max-sup"], [0, 1], tmp_path)) == 2
+    write_json(file, old)
+    noisy = dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, label_noise=0.2))
+    with pytest.raises(RecordError, match=r"data\.label_noise: 0\.0 -> 0\.2"):
+        open_comparison(noisy, ["max-sup"], [0], tmp_path)
 
 
 def test_runs_that_train_made_in_place_are_taken_and_those_of_another_recipe_refused(tmp_path):

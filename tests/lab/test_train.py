@@ -148,6 +148,12 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     assert "unreadable checkpoint" in read_run(tmp_path).problem
 
 
+def test_a_checkpoint_of_another_version_is_named(tmp_path):
+    torch.save({"epoch": 1}, tmp_path / "checkpoint.pt")
+    with pytest.raises(RecordError, match=r"checkpoint\.pt: a checkpoint of another version, without 'history'"):
+        train.train(TINY, "max-sup", 0, tmp_path)
+
+
 class _Explodes(nn.Module):
     def forward(self, logits, target):
         return logits.mean() * float("nan")

@@ -10,7 +10,7 @@ from maxsup.lab import records
 from maxsup.lab.executors import Executor, Job
 from maxsup.lab.executors.local import LocalProcesses
 from maxsup.lab.methods import check_method
-from maxsup.lab.recipes import Recipe, as_json
+from maxsup.lab.recipes import Recipe, as_json, with_defaults
 from maxsup.lab.records import RecordError, RunRecord, run_directory
 
 POLL_SECONDS = 0.5
@@ -48,7 +48,7 @@ def open_comparison(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]
     methods, seeds = list(dict.fromkeys(methods)), list(dict.fromkeys(seeds))
     if (directory / "comparison.json").exists():
         old = records.read_comparison(directory)
-        changed = records.differences(old.recipe, as_json(recipe))
+        changed = records.differences(with_defaults(old.recipe), as_json(recipe))
         if changed:
             raise RecordError(
                 f"{directory} holds a comparison with another recipe: {'; '.join(changed)}. "
@@ -60,7 +60,8 @@ def open_comparison(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]
         records.read_run(run_directory(directory, method, seed), method, seed) for method in methods for seed in seeds
     ]
     for run in runs:  # such as `maxsup train` made there
-        changed = records.differences(run.info["recipe"], as_json(recipe)) if "recipe" in run.info else []
+        recorded = with_defaults(run.info["recipe"]) if "recipe" in run.info else as_json(recipe)
+        changed = records.differences(recorded, as_json(recipe))
         if changed:
             raise RecordError(f"{run.path} holds a run with another recipe: {'; '.join(changed)}")
     records.write_json(directory / "comparison.json", {"recipe": as_json(recipe), "methods": methods, "seeds": seeds})

@@ -19,7 +19,7 @@ from maxsup.lab import data as datasets
 from maxsup.lab import environment, evaluate, records
 from maxsup.lab.methods import check_method
 from maxsup.lab.processes import Processes, start
-from maxsup.lab.recipes import Recipe, as_json
+from maxsup.lab.recipes import Recipe, as_json, with_defaults
 from maxsup.lab.records import Json, RecordError
 from maxsup.lab.training.checkpoint import Checkpoint
 from maxsup.lab.training.distillation import check_same_teacher, described, load_teacher, teacher_run
@@ -155,7 +155,8 @@ def _open(held: ExitStack, recipe: Recipe, method: str, seed: int, directory: Pa
     if (directory / "run.json").exists():
         info = records.read_json(directory / "run.json")
         asked = {"recipe": as_json(recipe), "method": method, "seed": seed}
-        changed = records.differences({key: info[key] for key in asked}, asked)
+        recorded = {**{key: info[key] for key in asked}, "recipe": with_defaults(info["recipe"])}
+        changed = records.differences(recorded, asked)
         if changed:
             raise RecordError(f"{directory} holds another run: {'; '.join(changed)}")
     finished = (directory / "result.json").exists()

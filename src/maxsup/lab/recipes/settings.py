@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 _RAND_AUGMENT = re.compile(r"rand(-((m|n|inc|mmax)\d+|(p|mstd)\d+(\.\d+)?|t[a-z0-9]+))*")
 
@@ -280,3 +281,15 @@ class Recipe:
 def as_json(recipe: Recipe) -> dict[str, object]:
     """The recipe as plain values, for records and comparison; tuples as the lists that JSON gives back."""
     return cast(dict[str, object], json.loads(json.dumps(dataclasses.asdict(recipe))))
+
+
+def with_defaults(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe from a record, with the defaults of the fields that Recipe has got since.
+
+    A new field's default is what was done before there was the field.
+    """
+    filled = as_json(Recipe(name=str(recorded.get("name", ""))))
+    for name, value in recorded.items():
+        default = filled.get(name)
+        filled[name] = {**default, **value} if isinstance(default, dict) and isinstance(value, dict) else value
+    return filled

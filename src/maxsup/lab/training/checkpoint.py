@@ -6,6 +6,7 @@ from pathlib import Path
 
 from maxsup.lab import records
 from maxsup.lab.checkpoint import CheckpointFile
+from maxsup.lab.records import RecordError
 from maxsup.lab.training.run import Run
 
 
@@ -27,12 +28,17 @@ class Checkpoint:
         """Gives `run`, in every process, the state on the first process's disk, if there is one.
 
         Raises:
-            RecordError: if the file is damaged.
+            RecordError: if the file is damaged, or another version of the package wrote it.
         """
         state = run.processes.of_first(self.file.read)
         if state is None:
             return
-        run.load_state_dict(state)
+        try:
+            run.load_state_dict(state)
+        except KeyError as error:
+            raise RecordError(
+                f"{self.file.path}: a checkpoint of another version, without {error}; delete it to start anew"
+            ) from error
         if run.processes.first:
             # The checkpoint may be older or, by a kill between the two writes, newer than the lines.
             records.write_json_lines(self.file.path.parent / "metrics.jsonl", run.history)
