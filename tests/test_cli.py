@@ -41,6 +41,14 @@ def test_help_and_version(capsys):
     assert run(capsys, "--version") == (0, f"maxsup {__version__}\n", "")
 
 
+def test_a_reader_that_stops_reading_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "maxsup", "list"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_list_names_every_recipe_method_and_data_set_with_a_line(capsys):
     code, out, _ = run(capsys, "list")
     assert code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -82,7 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"maxsup {__version__}")
         return 0
     try:
-        return lookup("command", arguments[0], COMMANDS)(arguments[1:])
+        code = lookup("command", arguments[0], COMMANDS)(arguments[1:])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # A reader such as `head` has seen enough. Python would complain once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("maxsup: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
