@@ -11,7 +11,8 @@ from sklearn.metrics import confusion_matrix, log_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from maxsup.lab.analysis import analyze as module
-from maxsup.lab.analysis.analyze import analyze, analyze_comparison
+from maxsup.lab.analysis.analyze import analyze
+from maxsup.lab.analysis.batch import collect, run_each
 from maxsup.lab.records import RecordError, read_json, run_directory, write_json
 
 NAMES = {
@@ -210,10 +211,10 @@ def test_a_comparison_names_damaged_runs_and_leaves_unfinished_ones_out(trained,
     diverged = run_directory(tmp_path, "max-sup", 2)
     write_json(diverged / "result.json", {"status": "diverged", "epochs": 1})
     (diverged / "outputs.safetensors").unlink()
-    shown = []
-    failed = analyze_comparison(tmp_path, shown.append)
-    assert shown == ["1/2 max-sup seed 0", "2/2 max-sup seed 1"]
-    assert [(run.method, run.seed) for run, _ in failed] == [("max-sup", 1)]
-    assert "seed-1/outputs.safetensors: truncated" in failed[0][1]
+    runs, _ = collect([tmp_path])
+    assert [(run.method, run.seed) for run in runs] == [("max-sup", 0), ("max-sup", 1)]
+    failed = [outcome for outcome in run_each(analyze, runs, workers=1) if outcome.error is not None]
+    assert [(outcome.run.method, outcome.run.seed) for outcome in failed] == [("max-sup", 1)]
+    assert "seed-1/outputs.safetensors: truncated" in failed[0].error
     assert (run_directory(tmp_path, "max-sup", 0) / "analysis.json").exists()
     assert not (diverged / "analysis.json").exists()

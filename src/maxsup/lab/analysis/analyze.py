@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +17,7 @@ from maxsup.lab.analysis.shots import Shots, shot_accuracy, shots, training_imag
 from maxsup.lab.analysis.weights import fingerprint, load_model
 from maxsup.lab.evaluate import Outputs
 from maxsup.lab.models import Backbone
-from maxsup.lab.records import Json, RecordError, RunRecord
+from maxsup.lab.records import Json, RecordError
 from maxsup.metrics import calibration, collapse, confidence, selective
 
 NAME = "analysis.json"
@@ -80,25 +79,6 @@ def analyze(run_dir: Path) -> Json:
         raise
     write_compact(file, {**key, **content, **environment.source_state()})
     return records.read_json(file)
-
-
-def analyze_comparison(directory: Path, show: Callable[[str], None] = lambda line: None) -> list[tuple[RunRecord, str]]:
-    """Analyzes every finished run of a comparison; returns those whose records are damaged, with the errors.
-
-    Runs that are not finished have nothing to analyze and are left out. `show` gets a line before each run.
-
-    Raises:
-        RecordError: if `directory` holds no comparison.
-    """
-    failed = []
-    finished = [run for run in records.read_comparison(directory).runs if run.status == "finished"]
-    for place, run in enumerate(finished, start=1):
-        show(f"{place}/{len(finished)} {run.method} seed {run.seed}")
-        try:
-            analyze(run.path)
-        except RecordError as error:
-            failed.append((run, str(error)))
-    return failed
 
 
 def _analyze(run_dir: Path, groups: Shots | None) -> Json:

@@ -30,8 +30,24 @@ class Train:
     """Folder with the data set's files, where it needs some."""
 
 
-@dataclass(frozen=True)
-class Compare:
+@dataclass(frozen=True, kw_only=True)
+class ManyRuns:
+    """Where the runs of a command are made, and how many at a time."""
+
+    executor: Literal["local", "ray"] = "local"
+    """Where runs are made: in processes of this machine, or on a Ray cluster whose nodes share the folders."""
+    workers: int | None = None
+    """Runs at a time; None: one per GPU, or as many as the cores carry; on a Ray cluster as many as it carries."""
+    ray_address: str | None = None
+    """Address of the Ray cluster; None: that in RAY_ADDRESS, or one that is started on this machine."""
+    gpus_per_run: float | None = None
+    """Part of a GPU that a run takes on the Ray cluster, as 0.25; None: 1 where there are GPUs."""
+    data_dir: Path | None = None
+    """Folder with the data set's files, where it needs some."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(ManyRuns):
     """Train methods × seeds into a folder, then write the comparison's tables and report.html.
 
     Differences are taken from the first method. The same command resumes an interrupted comparison; methods and
@@ -45,22 +61,12 @@ class Compare:
     """Methods by name, the first being the reference; `maxsup list` shows them."""
     seeds: tuple[int, ...] = tuple(range(10))
     """Seeds; every method runs with each. Fewer than 8 cannot show a difference among seven methods."""
-    executor: Literal["local", "ray"] = "local"
-    """Where runs are made: in processes of this machine, or on a Ray cluster whose nodes share `--out`."""
-    workers: int | None = None
-    """Runs at a time; None: one per GPU, or as many as the cores carry; on a Ray cluster as many as it carries."""
-    ray_address: str | None = None
-    """Address of the Ray cluster; None: that in RAY_ADDRESS, or one that is started on this machine."""
-    gpus_per_run: float | None = None
-    """Part of a GPU that a run takes on the Ray cluster, as 0.25; None: 1 where there are GPUs."""
     tracker: tuple[str, ...] = ()
     """Where each run's epochs are shown as they end, beside the records: tensorboard, wandb, mlflow."""
-    data_dir: Path | None = None
-    """Folder with the data set's files, where it needs some."""
 
 
-@dataclass(frozen=True)
-class Distill:
+@dataclass(frozen=True, kw_only=True)
+class Distill(ManyRuns):
     """Train students from the networks of finished runs, seed by seed, into a comparison.
 
     The loss of a student is (1 - weight) CE + weight T² KL(teacher || student) (Hinton et al. 2015). A student of the
@@ -83,22 +89,12 @@ class Distill:
     """Seeds; None takes all that the teachers have."""
     alone: bool = True
     """Train the student without a teacher too, by cross-entropy."""
-    executor: Literal["local", "ray"] = "local"
-    """Where runs are made: in processes of this machine, or on a Ray cluster whose nodes share the folders."""
-    workers: int | None = None
-    """Runs at a time; None: one per GPU, or as many as the cores carry; on a Ray cluster as many as it carries."""
-    ray_address: str | None = None
-    """Address of the Ray cluster; None: that in RAY_ADDRESS, or one that is started on this machine."""
-    gpus_per_run: float | None = None
-    """Part of a GPU that a run takes on the Ray cluster, as 0.25; None: 1 where there are GPUs."""
     tracker: tuple[str, ...] = ()
     """Where each run's epochs are shown as they end, beside the records: tensorboard, wandb, mlflow."""
-    data_dir: Path | None = None
-    """Folder with the data set's files, where it needs some."""
 
 
-@dataclass(frozen=True)
-class Study:
+@dataclass(frozen=True, kw_only=True)
+class Study(ManyRuns):
     """Make one of the paper's tables: its recipes × methods × seeds, then the report with the paper's numbers.
 
     Each recipe is a comparison in a folder of its own; studies that train the same share it if they have the same
@@ -116,16 +112,6 @@ class Study:
     """Share of the epochs and of the training images to take, for a rehearsal."""
     image_size: int | None = None
     """Side of the images for a rehearsal, with networks made for it: smaller patches, or the stem for small images."""
-    executor: Literal["local", "ray"] = "local"
-    """Where runs are made: in processes of this machine, or on a Ray cluster whose nodes share `--out`."""
-    workers: int | None = None
-    """Runs at a time; None: one per GPU, or as many as the cores carry; on a Ray cluster as many as it carries."""
-    ray_address: str | None = None
-    """Address of the Ray cluster; None: that in RAY_ADDRESS, or one that is started on this machine."""
-    gpus_per_run: float | None = None
-    """Part of a GPU that a run takes on the Ray cluster, as 0.25; None: 1 where there are GPUs."""
-    data_dir: Path | None = None
-    """Folder with the data set's files, where it needs some."""
     probe_data: str = "cifar10"
     """Images of the linear probe (table3)."""
     probe_train_size: int | None = None
