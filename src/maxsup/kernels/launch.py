@@ -86,11 +86,12 @@ def layout_of(logits: Tensor, soft: Tensor | None = None) -> Layout:
 def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan:
     """The cut for K classes of `size` bytes, and probabilities of `soft_size` bytes if there are any.
 
-    Rows of 100, 1000 and 32000 classes have the fastest cut that `benchmarks/bench_loss_gpu.py --tune` found on an H100
-    (Triton 3.6) for the kernels before their loop was shortened. In 16 bits a warp has 1024 logits and loads the next ones ahead; in float32, whose
-    next ones would take twice the registers, two warps share them and hide each other's waits. Probabilities have to
-    lie in registers beside the logits, and beside them in the cache. With one term, class indices and a large
-    batch the loop over rows spills no registers, but for odd K from 17 to 31 in 16 bits; with all terms a few.
+    Rows of 100, 1000 and 32000 classes have the fastest cut that `benchmarks/bench_loss_gpu.py --tune` found on an
+    H100 (Triton 3.6) for the kernels before their loop was shortened. In 16 bits a warp has 1024 logits and loads the
+    next ones ahead; in float32, whose next ones would take twice the registers, two warps share them and hide each
+    other's waits. Probabilities have to lie in registers beside the logits, and beside them in the cache. With one
+    term, class indices and a large batch the loop over rows spills no registers, but for odd K from 17 to 31 in 16
+    bits; with all terms a few.
     """
     columns = triton.next_power_of_2(-(-classes // layout.vector)) * layout.vector
     groups, warps = columns // layout.vector, max(1, columns // 1024)
