@@ -26,10 +26,11 @@ from torch import Tensor
 from maxsup.lab import models, recipes
 from maxsup.lab.models import Classifier
 from maxsup.lab.segmentation.evaluate import probabilities
-from maxsup.lab.segmentation.model import Segmenter, parameter_groups
-from maxsup.lab.segmentation.objective import batch_loss, loss_function
+from maxsup.lab.segmentation.model import Segmenter
+from maxsup.lab.segmentation.objective import batch_loss, loss_function, optimizer_of
 from maxsup.lab.segmentation.recipes import SegmentationRecipe, ade20k_upernet
-from maxsup.lab.segmentation.running import reproducible
+from maxsup.lab.training.reproducible import reproducible
+from maxsup.lab.training.step import autocast
 
 CLASSES = 150
 BACKBONES = ("deit_small_patch16_224", "resnet50")
@@ -80,12 +81,12 @@ def fresh() -> None:
 
 def stepper(model: Segmenter, recipe: SegmentationRecipe, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
     """One iteration of fine-tuning."""
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.optimizer), betas=(0.9, 0.999))
+    optimizer = optimizer_of(model, recipe.optimizer)
     loss = loss_function(recipe.loss, recipe.alpha)
     model.train()
 
     def step() -> Tensor:
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+        with autocast("auto", DEVICE):
             outputs = model(images)
         value = batch_loss(loss, outputs, labels, recipe.decoder.auxiliary_weight) / labels.numel()
         value.backward()
@@ -120,7 +121,7 @@ def training(arguments: argparse.Namespace, recipe: SegmentationRecipe, classes:
         kernels = "deterministic" if deterministic else "fastest"
         step = stepper(network(name, of, classes), of, images, labels)
         try:
-            with reproducible(DEVICE, deterministic=deterministic):
+            with reproducible(DEVICE, "all" if deterministic else "fastest"):
                 times = seconds(step, arguments.steps, arguments.warmup)
         except torch.OutOfMemoryError:
             row = [name, loss, kernels, "out of memory", "–", memory(), "–"]
@@ -149,7 +150,7 @@ def testing(arguments: argparse.Namespace, recipe: SegmentationRecipe, classes: 
                     model.logits, image, size, scales, flip=flip, multiple=model.pyramid.multiple
                 ).argmax(1)
 
-            with torch.inference_mode(), reproducible(DEVICE, deterministic=False):
+            with torch.inference_mode():
                 times = seconds(predict, max(2, arguments.steps // 3), min(arguments.warmup, 3))
             named = ", ".join(f"{scale:g}" for scale in scales)
             lines.append(f"| {name} | {named} | {'yes' if flip else 'no'} | {percentiles(times)} | {memory()} |")
