@@ -80,7 +80,7 @@ def probabilities(
             total = found if total is None else total.add_(found)
     if total is None:
         raise ValueError("scales must name at least one")
-    return total / (len(scales) * (2 if flip else 1))
+    return total.div_(len(scales) * (2 if flip else 1))
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -123,20 +123,9 @@ def segment(
 
 
 def _open(held: ExitStack, job: Job, settings: Json) -> bool:
-    """Holds the folder, and tells whether the fine-tuning in it is finished."""
-    held.enter_context(records.exclusive(job.directory))
-    _begin(job.directory, settings)
-    return (job.directory / "result.json").exists()
-
-
-def _close(directory: Path) -> Json:
-    (directory / "checkpoint.pt").unlink(missing_ok=True)
-    return records.read_json(directory / "result.json")
-
-
-def _begin(directory: Path, settings: Json) -> None:
-    """Writes the settings, or checks that those in the directory are the same."""
-    file = directory / "settings.json"
+    """Holds the folder, writes the settings or checks that it has the same, and tells whether it is finished."""
+    directory, file = job.directory, job.directory / "settings.json"
+    held.enter_context(records.exclusive(directory))
     if file.exists():
         kept = records.read_json(file)
         changed = records.differences({key: kept.get(key) for key in settings}, settings)
@@ -149,6 +138,12 @@ def _begin(directory: Path, settings: Json) -> None:
         where = {"versions": environment.versions(), "hardware": environment.hardware()}
         records.write_json(file, {**settings, **environment.source_state(), **where, **started})
     (directory / "error.txt").unlink(missing_ok=True)
+    return (directory / "result.json").exists()
+
+
+def _close(directory: Path) -> Json:
+    (directory / "checkpoint.pt").unlink(missing_ok=True)
+    return records.read_json(directory / "result.json")
 
 
 @dataclass
