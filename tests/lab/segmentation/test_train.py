@@ -194,11 +194,17 @@ def test_on_a_gpu_deterministic_kernels_repeat_a_result(run_dir, squares, networ
     if network == "vision transformer":
         run_dir = tmp_path / "run"
         train.train(TRANSFORMER, "max-sup", 0, run_dir)
-    found = [
-        segment(dataclasses.replace(job(run_dir, iterations=40, interval=20, deterministic=True), label=label))
-        for label in ("one", "two")
-    ]
-    lines = [records.read_json_lines(run_dir / f"segment-{label}" / "metrics.jsonl") for label in ("one", "two")]
-    assert [row["train_loss"] for row in lines[0]] == [row["train_loss"] for row in lines[1]]
-    assert numbers(found[0]) == numbers(found[1])
+    long = job(run_dir, iterations=40, interval=20, deterministic=True)
+    of = [dataclasses.replace(long, label=label) for label in ("one", "two", "cut")]
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment(of[2], on_interval=stop)
+    found = [segment(each) for each in of]
+    lines = [records.read_json_lines(each.directory / "metrics.jsonl") for each in of]
+    losses = [[row["train_loss"] for row in rows] for rows in lines]
+    assert losses[0] == losses[1] == losses[2]
+    assert numbers(found[0]) == numbers(found[1]) == numbers(found[2])
     assert found[0]["measures"]["single"]["miou"] > 0.5
