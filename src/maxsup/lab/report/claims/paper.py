@@ -107,8 +107,8 @@ OVERCONFIDENCE = Topic(
     ),
     "The paper argues that label smoothing's error-enhancement part widens the gap between a wrong top-1 logit and the "
     "true one and so makes errors overconfident, and that MaxSup lowers the top-1 logit whether it is right or wrong. "
-    "It means overconfidence of the top-1 prediction and not calibration (§1), prints no number of it, and does not say "
-    "surer than what; the last claim reads it as surer than cross-entropy. On calibration it claims nothing.",
+    "It means overconfidence of the top-1 prediction and not calibration (§1), prints no number of it, and does not "
+    "say surer than what; the last claim reads it as surer than cross-entropy. On calibration it claims nothing.",
 )
 PARTS = Topic(
     "The parts of label smoothing",
