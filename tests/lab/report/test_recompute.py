@@ -44,9 +44,7 @@ def outputs(seed, shift):
 @pytest.fixture
 def recorded(tmp_path):
     """Two methods × two seeds whose measures the lab's own functions took of the recorded outputs."""
-    write_json(
-        tmp_path / "comparison.json", {"recipe": {"name": "made"}, "methods": factory.METHODS, "seeds": [0, 1]}
-    )
+    write_json(tmp_path / "comparison.json", {"recipe": {"name": "made"}, "methods": factory.METHODS, "seeds": [0, 1]})
     for place, method in enumerate(factory.METHODS):
         for seed in (0, 1):
             path = factory.write_run(tmp_path, method, seed, 0.5)

@@ -24,7 +24,7 @@ def claims(arguments: Sequence[str]) -> int:
     console.print(_table(summary))
     console.print("\n" + headline(summary) + "\n", highlight=False)
     print("written: " + ", ".join(str(path) for path in written))
-    return exit_code([f"{line}; left out" for line in summary["unreadable"]])
+    return exit_code([f"{line}; left out" for line in summary["unusable"]])
 
 
 def _table(summary: Json) -> Table:

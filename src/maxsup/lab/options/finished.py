@@ -118,7 +118,7 @@ class Claims:
     have shown; where nothing is measured, the command that would.
     """
 
-    directory: Annotated[Path, tyro.conf.Positional]
+    directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Folder with comparisons in it, at any depth, or one comparison."""
     out: Path | None = None
     """Folder for claims.md, claims.json and claims.html; None is the folder itself."""

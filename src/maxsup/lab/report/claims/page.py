@@ -33,8 +33,8 @@ def markdown(summary: Json) -> str:
         for words, commands in tables.to_measure(summary, place):
             parts += [f"{words}:", "```\n" + "\n".join(commands) + "\n```"]
     parts += ["## Comparisons", _table(tables.comparisons(summary))]
-    if summary["unreadable"]:
-        parts += ["## Damaged records", _list(summary["unreadable"])]
+    if summary["unusable"]:
+        parts += ["## Records that could not be used", _list(summary["unusable"])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -69,5 +69,5 @@ def page(summary: Json) -> str:
             for place in topics
         ],
         comparisons=tables.comparisons(summary),
-        unreadable=summary["unreadable"],
+        unusable=summary["unusable"],
     )

@@ -28,7 +28,7 @@ def summarize_claims(directory: Path, topics: Sequence[Topic] = TOPICS) -> Json:
     """Every claim with its rows: one for each comparison under `directory`, and measure, that it applies to.
 
     A row has the paired difference, its tests and the verdict; Holm's correction is over the rows of one claim.
-    ``comparisons`` are those found with their settings and the states of their runs, ``unreadable`` the damaged
+    ``comparisons`` are those found with their settings and the states of their runs, ``unusable`` the damaged
     records, by path.
 
     Raises:
@@ -51,7 +51,7 @@ def summarize_claims(directory: Path, topics: Sequence[Topic] = TOPICS) -> Json:
         for name in (row["comparison"], row["twin"])
     }
     summary["comparisons"] = [_comparison(source, source.name in used) for source in sources]
-    summary["unreadable"] = [line for source in sources for line in _unreadable(source)]
+    summary["unusable"] = [line for source in sources for line in _unusable(source)]
     return summary
 
 
@@ -68,7 +68,7 @@ def _comparison(source: Source, used: bool) -> Json:
     }
 
 
-def _unreadable(source: Source) -> list[str]:
+def _unusable(source: Source) -> list[str]:
     runs = [run.problem.partition(": ")[2] for run in source.comparison.runs if unreadable(run) and run.problem]
     return runs + [f"{path}: {problem.reason}" for path, problem in source.problems]
 
