@@ -50,7 +50,7 @@ def test_markdown_says_what_the_json_holds(directory, tmp_path):
         assert glance[3].startswith(claim["verdict"])
     assert rows_of(text, "1.1 MaxSup")[0][2:] == [
         "+0.17 to +2.22",
-        "confirmed here not seen 1 of 2, confirmed here 1 of 2",
+        "confirmed here confirmed here 1 of 2, not seen 1 of 2",
     ]
     constant, one = rows_of(text, f"1.1 accuracy: {OURS} above {CE}")
     assert one[1:] == [

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from maxsup.lab.records import RecordError, run_directory, write_text
+from maxsup.lab.records import RecordError, run_directory, write_json, write_text
 from maxsup.lab.report.claims import headline, summarize_claims
 from maxsup.lab.report.claims.tables import numbered
 from maxsup.lab.statistics import detectable_effect
@@ -151,6 +151,15 @@ def test_a_damaged_run_is_named_with_its_file_and_left_out(tmp_path):
     row = next(claim for _, claim in numbered(summary) if claim["name"] == ABOVE_CE)["rows"][0]
     assert row["n"] == 9
     assert row["left_out"][0].startswith("x: max-sup seed 3 failed: RecordError: result.json: not a readable JSON")
+    write_json(file, {"epochs": 4})
+    assert summarize_claims(tmp_path)["unusable"] == [f"{file.parent}: KeyError: 'status'"]
+    # A run that failed by itself has whole records: it is named where it is missing, and nothing is damaged.
+    file.unlink()
+    write_text(file.parent / "error.txt", "Traceback …\nRuntimeError: out of luck\n")
+    summary = summarize_claims(tmp_path)
+    assert summary["unusable"] == []
+    row = next(claim for _, claim in numbered(summary) if claim["name"] == ABOVE_CE)["rows"][0]
+    assert row["left_out"] == ["x: max-sup seed 3 failed: RuntimeError: out of luck"]
 
 
 def test_other_alphas_noise_and_imbalance_are_not_the_papers_experiment(tmp_path, claim_of):

@@ -135,6 +135,11 @@ def _source(folder: Path, name: str) -> Source:
     )
 
 
-def unreadable(run: RunRecord) -> bool:
-    """Whether a run has no result because one of its records is damaged."""
-    return run.status == "failed" and run.problem is not None and run.problem.startswith(f"{RecordError.__name__}: ")
+def damage(run: RunRecord) -> str | None:
+    """What is wrong with a run's own records, after the path; None where they are whole, as of a failed attempt."""
+    error = run.path / "error.txt"
+    failed = error.read_text(encoding="utf-8", errors="replace") if error.exists() else None
+    if run.status != "failed" or run.problem is None or run.problem == failed:
+        return None
+    kind, _, message = run.problem.partition(": ")
+    return message if message.startswith(str(run.path)) else f"{run.path}: {kind}: {message}"

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from maxsup.lab.records import Json
 from maxsup.lab.report.claims.claim import Claim, Expected, Topic
 from maxsup.lab.report.claims.paper import TOPICS
-from maxsup.lab.report.claims.sources import Source, Values, read_sources, unreadable
+from maxsup.lab.report.claims.sources import Source, Values, damage, read_sources
 from maxsup.lab.report.measures import Measure
 from maxsup.lab.statistics import LEVEL, POWER, Judgement, PairedDifference, describe, judge_family, paired_difference
 
-Verdict = Literal[
+Verdict = Literal[  # in the order in which they count for a claim
     "confirmed here",
     "contradicted here",
     "not seen",
     "cannot be shown with this n",
-    "not measured",
     "not tested: too many pairs",
+    "not measured",
 ]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 def summarize_claims(directory: Path, topics: Sequence[Topic] = TOPICS) -> Json:
@@ -60,7 +61,7 @@ def _comparison(source: Source, used: bool) -> Json:
     return {
         "name": source.name,
         "setting": source.setting(),
-        "recipe": source.comparison.recipe["name"],
+        "recipe": source.recipe["name"],
         "methods": source.comparison.methods,
         "seeds": source.comparison.seeds,
         "runs": {state: states.count(state) for state in sorted(set(states))},
@@ -69,7 +70,7 @@ def _comparison(source: Source, used: bool) -> Json:
 
 
 def _unusable(source: Source) -> list[str]:
-    runs = [run.problem.partition(": ")[2] for run in source.comparison.runs if unreadable(run) and run.problem]
+    runs = [line for run in source.comparison.runs if (line := damage(run)) is not None]
     return runs + [f"{path}: {problem.reason}" for path, problem in source.problems]
 
 
@@ -99,7 +100,7 @@ def _claim(claim: Claim, sources: Sequence[Source]) -> Json:
         "printed": list(claim.printed),
         "commands": list(claim.commands),
         "verdict": overall(verdicts),
-        "counts": {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)},
+        "counts": {verdict: verdicts.count(verdict) for verdict in VERDICTS if verdict in verdicts},
         "rows": rows,
     }
 
@@ -181,11 +182,4 @@ def overall(verdicts: Sequence[str]) -> str:
     """
     if {"confirmed here", "contradicted here"} <= set(verdicts):
         return "mixed"
-    order = (
-        "confirmed here",
-        "contradicted here",
-        "not seen",
-        "cannot be shown with this n",
-        "not tested: too many pairs",
-    )
-    return next((verdict for verdict in order if verdict in verdicts), "not measured")
+    return next((verdict for verdict in VERDICTS if verdict in verdicts), "not measured")

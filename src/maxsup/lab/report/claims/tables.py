@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from maxsup.lab.records import Json
 from maxsup.lab.report import numbers
+from maxsup.lab.report.claims.summary import VERDICTS
 from maxsup.lab.report.tables import Cell, Grid
 
 GROUP = "claims"
@@ -24,15 +25,7 @@ def numbered(summary: Json) -> Iterator[tuple[str, Json]]:
 def headline(summary: Json) -> str:
     """How many claims have which verdict, in a sentence."""
     verdicts = [claim["verdict"] for _, claim in numbered(summary)]
-    order = (
-        "confirmed here",
-        "contradicted here",
-        "mixed",
-        "not seen",
-        "cannot be shown with this n",
-        "not tested: too many pairs",
-        "not measured",
-    )
+    order = (*VERDICTS[:2], "mixed", *VERDICTS[2:])
     counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in order if verdict in verdicts]
     return f"Of {len(verdicts)} claims: {', '.join(counts)}."
 
@@ -76,7 +69,13 @@ def glance(summary: Json) -> Grid:
             ]
         )
     heads = ["claim", "where", "printed there", "verdict"]
-    return Grid(GROUP, "The claims", "What the paper claims, and what these comparisons show", heads, rows)
+    return Grid(
+        GROUP,
+        "The claims",
+        "What the paper claims and prints (percentages in points), and what these comparisons show",
+        heads,
+        rows,
+    )
 
 
 def _printed(claim: Json) -> str:
