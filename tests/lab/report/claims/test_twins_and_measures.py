@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from maxsup.lab.records import run_directory, write_json
+from maxsup.lab.records import read_json, run_directory, write_json
 from maxsup.lab.report.claims import summarize_claims
 from maxsup.lab.report.claims.claim import Claim
+from maxsup.lab.report.claims.page import markdown
 from maxsup.lab.report.claims.paper import TOPICS
 from maxsup.lab.report.claims.settings import PLAIN
 from maxsup.lab.report.claims.tables import numbered
@@ -76,7 +77,21 @@ def test_records_of_probes_and_overlays_give_rows_by_data_set(tmp_path, claim_of
     first, second = row["left_out"]
     assert first.startswith("x: max-sup seed 0: probe-digits.json: not a readable JSON record")
     assert second == "x: label-smoothing seed 5: has no probe.digits.linear"
+    assert row["remarks"] == []
     assert claim_of(tmp_path, f"accuracy: {OURS} above {LS}")["rows"][0]["n"] == 10
+
+
+def test_records_that_were_not_made_alike_are_named(tmp_path, claim_of):
+    directory = factory.analyzed(tmp_path / "x", seeds=2)
+    file = run_directory(directory, OURS, 1) / "probe-digits.json"
+    content = read_json(file)
+    write_json(file, content | {"settings": {**content["settings"], "neighbors": 5}})
+    (row,) = claim_of(tmp_path, f"linear probe: {OURS} above {LS}")["rows"]
+    line = "x: probe-digits.json was made with different settings in different runs: they are not comparable."
+    assert row["remarks"] == [line]
+    assert f"- {line}" in markdown(summarize_claims(tmp_path))
+    (row,) = claim_of(tmp_path, f"linear probe: {LS} below {CE}")["rows"]
+    assert row["remarks"] == []
 
 
 def test_segmentation_counts_by_the_test_at_several_scales(tmp_path, claim_of):

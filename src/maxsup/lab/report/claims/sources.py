@@ -27,6 +27,8 @@ class Source:
     comparison: Comparison
     recipe: Json
     values: dict[tuple[str, int], dict[str, float]]
+    settings: dict[tuple[str, int], dict[str, Json]]
+    """By run and by the record's file name."""
     columns: dict[str, Measure]
     problems: list[tuple[Path, Problem]]
 
@@ -40,8 +42,6 @@ class Source:
 
     def missing(self, method: str, key: str) -> list[str]:
         """A line for each of a method's runs that has no such value, and why."""
-        kind = key.partition(".")[0]
-        file = f"{kind}-" if kind in ("probe", "localization", "segment") else "result.json"
         lines = []
         for run in self.comparison.of_method(method):
             if key in self.values.get((method, run.seed), {}):
@@ -53,10 +53,23 @@ class Source:
             why = [
                 f"{problem.file}: {problem.reason}"
                 for _, problem in self.problems
-                if problem.run == of and problem.file.startswith(file)
+                if problem.run == of and _holds(problem.file, key)
             ]
             lines.append(f"{self.name}: {of}: {'; '.join(why) or f'has no {key}'}")
         return lines
+
+    def unlike(self, methods: list[str], key: str) -> list[str]:
+        """A line for each kind of record that gives the measure and was not made alike for all runs of the methods."""
+        settings: dict[str, list[Json]] = {}
+        for (method, _), of in self.settings.items():
+            for file, made in of.items():
+                if method in methods and _holds(file, key):
+                    settings.setdefault(file, []).append(made)
+        return [
+            f"{self.name}: {file} was made with different settings in different runs: they are not comparable."
+            for file, made in settings.items()
+            if any(other != made[0] for other in made)
+        ]
 
     def setting(self) -> str:
         """The experiment in a line: data, network, α, and what is unusual."""
@@ -124,6 +137,7 @@ def _source(folder: Path, name: str) -> Source:
         comparison,
         recipe,
         {run: of.values for run, of in analyses.items()},
+        {run: of.settings for run, of in analyses.items()},
         {measure.key: measure for group in groups for table in group.tables for measure in table.measures},
         # Claims are about measures; the images' own outputs, which archives leave out, are not read for them.
         [
@@ -133,6 +147,14 @@ def _source(folder: Path, name: str) -> Source:
             if problem.file != OUTPUTS
         ],
     )
+
+
+def _holds(file: str, key: str) -> bool:
+    """Whether a measure comes from the record `file` of a run: ``probe.digits.linear`` from ``probe-digits.json``."""
+    kind, dash, data = file.partition("/")[0].removesuffix(".json").partition("-")
+    if dash:
+        return key.startswith(f"{kind}.{data}.")
+    return file == "result.json" and key.partition(".")[0] in ("train", "test")
 
 
 def damage(run: RunRecord) -> str | None:

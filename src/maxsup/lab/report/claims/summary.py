@@ -159,6 +159,7 @@ def _row(claim: Claim, key: str, source: Source, twin: Source | None) -> Json:
         "seeds": pairs,
         "of_mean": describe([of[seed] for seed in pairs]).mean,
         "than_mean": describe([than[seed] for seed in pairs]).mean,
+        "remarks": [line for one in both for line in one.unlike(claim.methods, key)],
         "left_out": [line for one in both for method in claim.methods for line in one.missing(method, key)],
     }
 

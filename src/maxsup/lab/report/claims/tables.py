@@ -133,10 +133,11 @@ def _could_have_shown(row: Json) -> str:
 
 
 def notes(summary: Json, place: int) -> list[str]:
-    """What a topic's reader must know: of the paper, and which runs are left out and why."""
+    """What a topic's reader must know: of the paper, of records, and which runs are left out and why."""
     topic = summary["topics"][place]
     lines = [topic["note"]] if topic["note"] else []
     left_out = [line for claim in topic["claims"] for row in claim["rows"] for line in row["left_out"]]
+    lines += dict.fromkeys(line for claim in topic["claims"] for row in claim["rows"] for line in row["remarks"])
     return lines + [f"Left out: {line}" for line in dict.fromkeys(left_out)]
 
 
