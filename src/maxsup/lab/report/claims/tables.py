@@ -57,15 +57,12 @@ def glance(summary: Json) -> Grid:
     """A row per claim: the statement, where the paper has it, the numbers there, and the verdict here."""
     rows = []
     for number, claim in numbered(summary):
-        counts = claim["counts"]
-        total = sum(counts.values())
-        detail = ", ".join(f"{verdict} {count} of {total}" for verdict, count in counts.items()) if total > 1 else ""
         rows.append(
             [
                 Cell(f"{number} {claim['statement']}"),
                 Cell(claim["where"]),
                 Cell(_printed(claim)),
-                Cell(claim["verdict"], detail, better=_GOOD.get(claim["verdict"])),
+                Cell(claim["verdict"], _rows(claim), better=_GOOD.get(claim["verdict"])),
             ]
         )
     heads = ["claim", "where", "printed there", "verdict"]
@@ -76,6 +73,18 @@ def glance(summary: Json) -> Grid:
         heads,
         rows,
     )
+
+
+def _rows(claim: Json) -> str:
+    """How many rows have which verdict, where there are several."""
+    total = len(claim["rows"])
+    if total < 2:
+        return ""
+    given = [
+        f"{count} of {total}" if verdict == claim["verdict"] else f"{count} of {total} {verdict}"
+        for verdict, count in claim["counts"].items()
+    ]
+    return f"({', '.join(given)})"
 
 
 def _printed(claim: Json) -> str:
@@ -95,10 +104,10 @@ def topic_grid(summary: Json, place: int) -> Grid:
     for c, claim in enumerate(topic["claims"], start=1):
         name = Cell(f"{place + 1}.{c} {claim['name']}")
         if not claim["rows"]:
-            rows.append([name, *[Cell(numbers.NONE)] * 7, Cell("not measured"), Cell(numbers.NONE)])
+            rows.append([name, *[Cell(numbers.NONE)] * 6, Cell("not measured"), Cell(numbers.NONE)])
         rows += [[name, *_cells(row)] for row in claim["rows"]]
-    heads = ["claim", "comparison", "measure", "difference", "95% interval", "n", "exact p", "p (Holm)", "verdict"]
-    caption = "paired differences with 95% t-intervals; percentages in points"
+    heads = ["claim", "comparison", "measure", "difference", "n", "exact p", "p (Holm)", "verdict"]
+    caption = "paired differences and their 95% t-intervals; percentages in points"
     return Grid(GROUP, topic["title"], caption, [*heads, "could have shown"], rows)
 
 
@@ -109,8 +118,7 @@ def _cells(row: Json) -> list[Cell]:
     return [
         Cell(comparison),
         Cell(_title(measure)),
-        Cell(numbers.signed(row, measure), value=row["mean"]),
-        Cell(numbers.interval(row, measure) or numbers.NONE),
+        Cell(numbers.signed(row, measure), numbers.interval(row, measure), row["mean"]),
         Cell(str(row["n"]), left_out, row["n"]),
         Cell(numbers.p_value(row["p_sign_flip"]), value=row["p_sign_flip"]),
         Cell(numbers.p_value(row["p_sign_flip_holm"]), value=row["p_sign_flip_holm"]),
@@ -128,7 +136,7 @@ def _could_have_shown(row: Json) -> str:
     if row["detectable"] is not None:
         return numbers.effect(row["detectable"], row, row["measure"])
     if row["verdict"] == "cannot be shown with this n":
-        return f"nothing; it takes n ≥ {row['least_n']}"
+        return f"takes n ≥ {row['least_n']}"
     return numbers.NONE
 
 
