@@ -95,26 +95,27 @@ class Distill(ManyRuns):
 
 @dataclass(frozen=True, kw_only=True)
 class Study(ManyRuns):
-    """Make one of the paper's tables: its recipes × methods × seeds, then the report with the paper's numbers.
+    """Make a study: its recipes × methods × seeds, then the report, with the paper's numbers if it is the paper's.
 
     Each recipe is a comparison in a folder of its own; studies that train the same share it if they have the same
     --out. The same command resumes an interrupted study; seeds can be added later. Options of the recipe change all
-    recipes of the study. Whatever makes it another experiment than the paper's makes it a rehearsal, and its report
-    says so.
+    recipes of the study. Whatever makes it another experiment makes it a rehearsal, and its report says so.
     """
 
     recipe: RecipeOptions
     out: Path
     """Folder of the study's comparisons and report; several studies can share it."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds; every method runs with each. Fewer than 8 cannot show a difference among six methods."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds; every method runs with each. None takes the study's own, 0 1 2 for the paper's. Fewer than 8 cannot show a
+    difference among seven methods."""
     scale: float = 1.0
     """Share of the epochs and of the training images to take, for a rehearsal."""
     image_size: int | None = None
     """Side of the images for a rehearsal, with networks made for it: smaller patches, or the stem for small images."""
-    probe_data: str = "cifar10"
-    """Images of the linear probe (table3)."""
+    probe_data: str | None = None
+    """Images of the probe, of a study that has one; None takes the study's own."""
     probe_train_size: int | None = None
-    """Training images of the linear probe; None takes all."""
+    """Training images of the probe; None takes as many as the study does."""
     probe_data_dir: Path | None = None
-    """Folder with the files of the probe's images, where it needs some."""
+    """Folder with the files of the probe's images, where it needs some; None: that of the same data set's training
+    images, or the usual place."""
