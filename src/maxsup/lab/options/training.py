@@ -1,4 +1,4 @@
-"""Options of what trains: `train`, `compare`, `distill` and a study."""
+"""Options of what trains: `train`, `compare`, `distill`, `tune` and a study."""
 
 from __future__ import annotations
 
@@ -119,3 +119,35 @@ class Study(ManyRuns):
     probe_data_dir: Path | None = None
     """Folder with the files of the probe's images, where it needs some; None: that of the same data set's training
     images, or the usual place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune(ManyRuns):
+    """Choose learning rate and weight decay for each method by validation accuracy, then compare with them.
+
+    Every method has the same grid and the same tuning seeds, which are no seeds of the comparison. The report has two
+    tables: all methods with the recipe's own settings, and each with those that were chosen for it. The same command
+    resumes what was interrupted.
+    """
+
+    recipe: RecipeOptions
+    out: Path
+    """Folder of the grid, the choice, the comparisons and their report."""
+    methods: tuple[str, ...] = (
+        "cross-entropy",
+        "label-smoothing",
+        "online-label-smoothing",
+        "zipf-label-smoothing",
+        "max-sup",
+        "logit-penalty",
+        "confidence-penalty",
+    )
+    """Methods by name, the first being the reference; `maxsup list` shows them."""
+    seeds: tuple[int, ...] = tuple(range(10))
+    """Seeds of the comparison. Fewer than 8 cannot show a difference among seven methods."""
+    tuning_seeds: tuple[int, ...] = (1000, 1001)
+    """Seeds of the grid; none can be a seed of the comparison."""
+    lrs: tuple[float, ...] | None = None
+    """Learning rates of the grid; None: half the recipe's, the recipe's, and twice the recipe's."""
+    weight_decays: tuple[float, ...] | None = None
+    """Weight decays of the grid; None: half the recipe's, the recipe's, and twice the recipe's."""

@@ -35,7 +35,7 @@ def cells(summary: Json) -> Figure:
                 _points(axes, [cell for cell in of if cell["paper"]["mean"] is not None], measure, "paper")
             group = columns[place].get("group", "")
             axes.set_title(f"{group}\n{columns[place]['title']}" if group else columns[place]["title"])
-            if measure["title"] != columns[place]["title"]:
+            if measure["title"] not in (columns[place]["title"], group):
                 axes.set_xlabel(measure["title"])
             axes.grid(axis="x", linewidth=0.4, alpha=0.5)
         first = panels[0, 0]
