@@ -2,7 +2,7 @@
 
 from maxsup.lab.options.files import DataMake, DataShow, Export, Import, StudyList
 from maxsup.lab.options.finished import Analyze, Claims, Corrupt, Probe, Report, Segment
-from maxsup.lab.options.training import Compare, Distill, Study, Train
+from maxsup.lab.options.training import Compare, Distill, Study, Train, Tune
 
 __all__ = [
     "Analyze",
@@ -20,4 +20,5 @@ __all__ = [
     "Study",
     "StudyList",
     "Train",
+    "Tune",
 ]
