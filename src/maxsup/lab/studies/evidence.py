@@ -129,8 +129,8 @@ def glyphs_deit() -> Study:
     recipe = RECIPES["glyphs-deit"]()
     constant = dataclasses.replace(recipe, alpha=Alpha(0.1, 0.1, "constant"))
     # Cross-entropy is trained in both, as in the paper's studies: each comparison then has its baseline.
-    scheduled = Variant("glyphs-deit", recipe, SIX)
-    parts = Variant("glyphs-deit-alpha-constant", constant, SIX)
+    scheduled = Variant("glyphs-deit", recipe, EIGHT)
+    parts = Variant("glyphs-deit-alpha-constant", constant, EIGHT)
     measures = [*_titled(SHOWN), *_DIGITS]
     columns = (
         *_tables([("α 0.1 → 0.2", scheduled)], measures, SEVEN),
