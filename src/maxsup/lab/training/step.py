@@ -104,6 +104,8 @@ class _Graph:
         self._weights = list(model.parameters())
         self._gradients: list[Tensor | None] = []
         self._eager = 0
+        # One for all: each stream keeps the memory of a step for itself.
+        self._stream = torch.cuda.Stream()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
         self._output = torch.empty(0)
@@ -116,7 +118,8 @@ class _Graph:
         if self._graph is None:
             self._inputs = tuple(value.clone() for value in inputs)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            # Other threads, as the one that pins memory for the images, may allocate meanwhile.
+            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._output = self._function(*self._inputs)
             self._gradients = [weight.grad for weight in self._weights]
         for own, value in zip(self._inputs, inputs, strict=True):
@@ -128,9 +131,8 @@ class _Graph:
 
     def _beside(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """A call on a stream of its own, as a capture asks of what warms it up."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             output = self._function(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._stream)
         return output
