@@ -194,3 +194,22 @@ def test_a_resumed_run_with_everything_on_equals_an_unbroken_one(tmp_path):
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     rows = [read_json_lines(tmp_path / name / "metrics.jsonl") for name in ("whole", "broken")]
     assert [{**row, "seconds": 0} for row in rows[0]] == [{**row, "seconds": 0} for row in rows[1]]
+
+
+def test_a_step_is_compiled_once_while_alpha_moves(monkeypatch):
+    compile, compiled = torch.compile, []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(function, backend=backend, **options))
+    recipe = dataclasses.replace(RECIPE, model=Model("convnet"), compile=True)
+    digits = data.load(recipe.data)
+    with building(recipe, "max-sup", 0, digits, Processes(torch.device("cpu"))) as run:
+        for _ in range(recipe.epochs):
+            train_epoch(run, digits.train, recipe, 0)
+            run.alpha.step()
+            run.epoch += 1
+    assert float(run.loss.alpha) == pytest.approx(recipe.alpha.end)
+    assert len(compiled) == 1
