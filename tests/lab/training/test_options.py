@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -213,3 +215,18 @@ def test_a_step_is_compiled_once_while_alpha_moves(monkeypatch):
             run.epoch += 1
     assert float(run.loss.alpha) == pytest.approx(recipe.alpha.end)
     assert len(compiled) == 1
+
+
+def test_the_memory_of_a_run_is_free_when_it_is_over():
+    """Without the collector of circles, which knows nothing of a GPU's memory."""
+    digits = data.load(RECIPE.data)
+    gc.collect()
+    gc.disable()
+    try:
+        with building(RECIPE, "max-sup", 0, digits, Processes(torch.device("cpu"))) as run:
+            train_epoch(run, digits.train, RECIPE, 0)
+        model = weakref.ref(run.model)
+        del run
+        assert model() is None
+    finally:
+        gc.enable()
