@@ -199,7 +199,7 @@ def busy_seconds(epoch: Callable[[], object]) -> float:
     on_device = [
         event
         for event in profile.key_averages()
-        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
     ]
     return sum(event.self_device_time_total for event in on_device) / 1e6
 
