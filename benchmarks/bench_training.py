@@ -101,6 +101,7 @@ LAB: dict[str, tuple[dict[str, bool], bool]] = {
     "lab, compile, graph": ({"compile": True, "cuda_graph": True}, True),
     "lab, own batch norm": ({"sync_batch_norm": False}, True),
     "lab, compile, own batch norm": ({"compile": True, "sync_batch_norm": False}, True),
+    "lab, shard": ({"shard": True}, True),
     "lab, cuDNN free": ({}, False),
     "lab, graph, cuDNN free": ({"cuda_graph": True}, False),
     "lab, compile, graph, cuDNN free": ({"compile": True, "cuda_graph": True}, False),

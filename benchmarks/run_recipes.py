@@ -2,7 +2,7 @@
 
     python benchmarks/run_recipes.py [--out benchmarks/results/run_recipes.md] [--recipes imagenet …] [--source digits]
                                      [--data-dir DIR] [--images 80] [--batch-size 64] [--image-size 224] [--methods …]
-                                     [--cuda-graph] [--compile] [--precision float32]
+                                     [--cuda-graph] [--compile] [--shard] [--precision float32]
 
     torchrun --nproc-per-node 2 benchmarks/run_recipes.py …
 
@@ -146,6 +146,7 @@ def small(recipe: Recipe, options: argparse.Namespace) -> Recipe:
         precision=options.precision,
         compile=options.compile,
         cuda_graph=options.cuda_graph,
+        shard=options.shard,
     )
 
 
@@ -196,6 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--cuda-graph", action="store_true")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--shard", action="store_true", help="FSDP; not with zipf-label-smoothing")
     options = parser.parse_args(arguments)
     processes = start()
     # The first process alone makes the files, in a folder that all of this machine see.
