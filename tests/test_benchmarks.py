@@ -84,12 +84,17 @@ def test_bench_decode_writes_its_tables(load, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_bench_segmentation_writes_its_tables(load, tmp_path, capsys):
-    load("bench_segmentation").main(["--tiny", "--out", str(tmp_path / "segmentation.md")])
+@pytest.mark.parametrize(
+    ("recipe", "names"),
+    [
+        ("ade20k-upernet", ("deit_small_patch16_224", "resnet50")),
+        ("fashion-scenes-upernet", ("resnet18", "deit_tiny_patch16_224")),
+    ],
+)
+def test_bench_segmentation_writes_its_tables(load, tmp_path, recipe, names):
+    load("bench_segmentation").main(["--recipe", recipe, "--tiny", "--out", str(tmp_path / "segmentation.md")])
     lines = (tmp_path / "segmentation.md").read_text().splitlines()
-    backbones = [line.split(" | ")[0] for line in lines if line.startswith(("| deit", "| resnet"))]
-    # Three losses each, deterministic kernels once, and two ways of testing each.
-    assert (
-        backbones
-        == ["| deit_small_patch16_224"] * 3 + ["| resnet50"] * 3 + ["| deit_small_patch16_224"] * 3 + ["| resnet50"] * 2
-    )
+    backbones = [line.split(" | ")[0] for line in lines if line.startswith(tuple(f"| {name}" for name in names))]
+    # Three losses each, the other kernels once, and two ways of testing each.
+    one, other = (f"| {name}" for name in names)
+    assert backbones == [one] * 3 + [other] * 3 + [one] * 3 + [other] * 2

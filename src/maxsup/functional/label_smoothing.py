@@ -8,7 +8,7 @@ from torch import Tensor
 
 from maxsup._batch import Batch, check_choice, check_number, prepare
 from maxsup._dispatch import penalised_loss, picked_rows, reduced_loss
-from maxsup.kernels.choice import Terms
+from maxsup.kernels.terms import Terms
 from maxsup.methods import label_smoothing as ls
 from maxsup.methods.common import Number
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from maxsup._batch import Batch, check_number
 from maxsup._dispatch import picked_rows, reduced_loss
 from maxsup._linear_head import linear_max_sup
-from maxsup.kernels.choice import Terms
+from maxsup.kernels.terms import Terms
 from maxsup.methods.common import Number
 from maxsup.methods.picked import penalty as picked_penalty
 

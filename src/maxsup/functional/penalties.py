@@ -6,7 +6,7 @@ from torch import Tensor
 
 from maxsup._batch import Batch, check_number
 from maxsup._dispatch import penalised_loss
-from maxsup.kernels.choice import Terms
+from maxsup.kernels.terms import Terms
 from maxsup.methods.common import Number
 from maxsup.methods.confidence_penalty import confidence_penalty
 from maxsup.methods.logit_penalty import logit_penalty
