@@ -57,6 +57,33 @@ def test_sanitize_finds_the_kernels_right(load, capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("one_thread")
+def test_bench_training_writes_its_table(load, tmp_path, capsys):
+    loops = ["plain", "lab", "lab, graph"]
+    arguments = ["--tiny", "--works", "convnet", "--seconds", "0", "--out", str(tmp_path / "training.md")]
+    load("bench_training").main([*arguments, "--loops", *loops])
+    written, printed = (tmp_path / "training.md").read_text(), capsys.readouterr().out
+    rows = [line.split(" | ") for line in written.splitlines() if line.startswith("| convnet")]
+    assert [row[1] for row in rows] == loops
+    # A rate, how often the plain loop's, and nothing that only a GPU has.
+    assert all(float(row[2].replace(",", "")) > 0 for row in rows)
+    assert [bool(row[4].strip()) for row in rows] == [False, True, True]
+    assert "failed" not in written
+    assert all(line in printed for line in written.splitlines())
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_bench_decode_writes_its_tables(load, tmp_path, capsys):
+    arguments = ["--tiny", "--workers", "0", "--model", "resnet10t", "--out", str(tmp_path / "decode.md")]
+    load("bench_decode").main(arguments)
+    written, printed = (tmp_path / "decode.md").read_text(), capsys.readouterr().out
+    (decoding,) = [line for line in written.splitlines() if line.startswith("| 0 |")]
+    assert all(float(rate) > 0 for rate in decoding.strip("| ").split(" | ")[1:])
+    training = [line for line in written.splitlines() if line.startswith("| resnet10t, ")]
+    assert len(training) == 3
+    assert all(line in printed for line in training)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("recipe", "names"),
     [

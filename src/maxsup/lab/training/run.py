@@ -38,7 +38,10 @@ def alpha_schedule(loss: nn.Module, alpha: Alpha, epochs: int) -> Any:
     if alpha.schedule == "constant":
         return schedules.ConstantAlpha(loss, alpha.start)
     kind = schedules.LinearAlpha if alpha.schedule == "linear" else schedules.CosineAlpha
-    return kind(loss, start=alpha.start, end=alpha.end, total_steps=epochs)
+    schedule = kind(loss, start=alpha.start, end=alpha.end, total_steps=epochs)
+    # Ends the watch for a forgotten step now: with its hook's end, in the second epoch, PyTorch would compile anew.
+    schedule.move_to(0)
+    return schedule
 
 
 @dataclass
@@ -146,7 +149,7 @@ def building(
     device = processes.device
     network = models.build(recipe.model, data.channels, data.num_classes)
     if processes.world > 1 and recipe.sync_batch_norm:
-        network = synchronize_batch_norm(network, device)
+        network = synchronize_batch_norm(network)
     model = models.Classifier(network, *data.mean_and_std()).to(device)
     if not recipe.shard:  # which knows no other order of a weight's memory
         model = model.to(memory_format=torch.channels_last)
