@@ -68,11 +68,11 @@ def test_glyphs():
 def test_a_small_deit_has_the_schedule_and_the_parts_at_constant_alpha():
     found = variants("glyphs-deit")
     assert list(found) == ["glyphs-deit", "glyphs-deit-alpha-constant"]
-    assert found["glyphs-deit"] == (DEIT, 6, SEVEN)
+    assert found["glyphs-deit"] == (DEIT, 8, SEVEN)
     assert DEIT.alpha == SCHEDULED
     constant, seeds, methods = found["glyphs-deit-alpha-constant"]
     assert constant == dataclasses.replace(DEIT, alpha=Alpha(0.1, 0.1, "constant"))
-    assert (seeds, sorted(methods)) == (6, sorted([*PARTS, "max-sup"]))
+    assert (seeds, sorted(methods)) == (8, sorted([*PARTS, "max-sup"]))
     study = evidence.glyphs_deit()
     schedule, *ours = study.contrasts
     assert schedule.title == "α 0.1 → 0.2 less α = 0.1"

@@ -68,7 +68,7 @@ def compare_batch_norm(rank, world, port):
                 torch.manual_seed(0)
                 whole = nn.BatchNorm2d(3).cuda()
                 nn.init.normal_(whole.weight)
-                own = synchronize_batch_norm(copy.deepcopy(whole))
+                own = synchronize_batch_norm(copy.deepcopy(whole), torch.device("cuda", rank))
                 whole.double()
                 batch, upstream = (torch.randn(7, 3, 4, 4, device="cuda").to(dtype) * 2 + 1 for _ in range(2))
                 start = sum(SHARES[world][:rank])

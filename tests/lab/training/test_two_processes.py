@@ -80,7 +80,7 @@ def normalized(shares, rank):
     module = nn.BatchNorm2d(3).double()
     nn.init.normal_(module.weight)
     if len(shares) > 1:
-        synchronize_batch_norm(module)
+        synchronize_batch_norm(module, torch.device("cpu"))
     images = batch[own].clone().requires_grad_()
     out = module(images)
     (out * upstream[own]).sum().backward()

@@ -212,7 +212,7 @@ def _build(job: Job, data: SegmentationData, processes: Processes) -> _Tuning:
     classifier = load_model(job.run_dir, any_size=True)
     network = Segmenter(classifier, data.num_classes, (side, side), recipe.decoder)
     if processes.world > 1:
-        network = cast(Segmenter, synchronize_batch_norm(network))
+        network = cast(Segmenter, synchronize_batch_norm(network, processes.device))
     network = network.to(device).to(memory_format=torch.channels_last)
     optimizer = optimizer_of(network, recipe.optimizer)
     scheduler = torch.optim.lr_scheduler.LambdaLR(

@@ -149,7 +149,7 @@ def building(
     device = processes.device
     network = models.build(recipe.model, data.channels, data.num_classes)
     if processes.world > 1 and recipe.sync_batch_norm:
-        network = synchronize_batch_norm(network)
+        network = synchronize_batch_norm(network, device)
     model = models.Classifier(network, *data.mean_and_std()).to(device)
     if not recipe.shard:  # which knows no other order of a weight's memory
         model = model.to(memory_format=torch.channels_last)
