@@ -140,6 +140,13 @@ def test_the_detectable_effect_is_proportional_to_the_spread():
     assert detectable_effect(10, 1.0, 1) == pytest.approx(1.0, abs=0.01)
 
 
+def test_the_sign_flip_test_finds_the_detectable_effect_less_often_near_its_least_n():
+    # Where two patterns more are too many, all pairs must have the sign of the effect: Φ(effect / std)ⁿ.
+    for n, family, power in ((6, 1, 0.62), (8, 6, 0.67)):
+        assert family * 2 / 2**n <= 0.05 < family * 4 / 2**n
+        assert stats.norm.cdf(detectable_effect(n, 1.0, family)) ** n == pytest.approx(power, abs=0.005)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -182,3 +189,18 @@ def test_a_family_claims_nothing_that_n_could_not_show():
     judged = judge_family({"six": _against_zero([1.0, 1.1, 0.9, 1.0, 1.2, 0.8]), "no": _against_zero([])})
     assert (judged["six"].outcome, judged["six"].p_sign_flip_holm) == ("n too small", 0.0625)
     assert judge_family({}) == {}
+
+
+def test_what_n_can_show_depends_on_where_holms_correction_comes_to_it():
+    clear, six, five = [1.0] * 10, [1.0, 1.1, 0.9, 1.0, 1.2, -0.1], [1.0] * 5
+    # Beside a smaller p that is significant, six pairs are multiplied by 1: 2/2⁶ = 0.031 was within reach.
+    judged = judge_family({"ten": _against_zero(clear), "six": _against_zero(six)})
+    assert judged["six"].p_sign_flip_holm == 4 / 2**6
+    assert (judged["six"].outcome, judged["six"].least_n) == ("not seen", 7)
+    assert judged["six"].detectable == detectable_effect(6, np.std(six, ddof=1), 2)
+    assert judge_family({"ten": _against_zero(clear), "six": _against_zero([1.0] * 6)})["six"].outcome == "significant"
+    # Beside one that is not, they are multiplied by 2; and five can show nothing anywhere.
+    judged = judge_family({"ten": _against_zero([1.0, -1.0] * 5), "six": _against_zero(six)})
+    assert judged["six"].outcome == "n too small"
+    judged = judge_family({"ten": _against_zero(clear), "five": _against_zero(five)})
+    assert judged["five"].outcome == "n too small"

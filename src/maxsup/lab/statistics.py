@@ -186,7 +186,9 @@ def detectable_effect(n: int, std: float, comparisons: int, level: float = LEVEL
 
     `n` pairs whose differences have the standard deviation `std`, two-sided at `level` / `comparisons`, the first step
     of Holm's correction; from the noncentral t distribution with n − 1 degrees of freedom and noncentrality
-    effect·√n / std (Cohen 1988). In the unit of `std`. For the sign-flip test it is an approximation.
+    effect·√n / std (Cohen 1988). In the unit of `std`. The sign-flip test finds it less often where n is near
+    `least_n`, since there all pairs must have one sign: with 62% for 6 pairs and 67% for 8 in a family of six, where
+    80% is meant.
 
     Raises:
         ValueError: if `n` is below 2, `std` negative or not finite, or `comparisons` or `level` as in `least_n`;
@@ -223,9 +225,10 @@ def _check_family(comparisons: int, level: float) -> None:
 class Judgement:
     """What one difference of a family shows after Holm's correction over its `comparisons`.
 
-    `outcome`: "significant" if the sign-flip p, corrected, is at most 5%; else "n too small" where fewer pairs than
-    `least_n` could not have reached 5% whatever they are; else "not seen", and then `detectable` is the effect that
-    had an 80% chance to be found. "untested": no pair, or more than 40.
+    `outcome`: "significant" if the sign-flip p, corrected, is at most 5%; else "n too small" where so few pairs could
+    not have reached 5% whatever they are, beside what the family's others are; else "not seen", and then `detectable`
+    is the effect that had an 80% chance to be found. "untested": no pair, or more than 40. `least_n` pairs can reach 5%
+    whatever the others are; fewer can where Holm's correction comes to them after others that are significant.
     """
 
     comparisons: int
@@ -242,10 +245,11 @@ def judge_family(differences: Mapping[str, PairedDifference]) -> dict[str, Judge
     A difference that has no p, for want of pairs, counts into the family all the same: what other runs did must not
     make a test more lenient.
     """
-    corrected: dict[str, list[float]] = {
-        name: holm([1.0 if p is None else p for p in (getattr(of, name) for of in differences.values())])
+    values = {
+        name: [1.0 if p is None else p for p in (getattr(of, name) for of in differences.values())]
         for name in ("p_t", "p_sign_flip")
     }
+    corrected = {name: holm(of) for name, of in values.items()}
     family = len(differences)
     judged = {}
     for place, (method, of) in enumerate(differences.items()):
@@ -258,7 +262,8 @@ def judge_family(differences: Mapping[str, PairedDifference]) -> dict[str, Judge
         elif p_flip is not None and p_flip <= LEVEL:
             outcome = "significant"
         else:
-            outcome = "n too small" if of.n < least else "not seen"
+            clearest = [of.floor if other == place else p for other, p in enumerate(values["p_sign_flip"])]
+            outcome = "not seen" if holm(clearest)[place] <= LEVEL else "n too small"
         detectable = detectable_effect(of.n, of.std, family) if outcome == "not seen" and of.std is not None else None
         judged[method] = Judgement(family, least, p_t, p_flip, outcome, detectable)
     return judged
