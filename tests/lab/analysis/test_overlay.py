@@ -182,6 +182,14 @@ def test_the_gallery_shows_chosen_images_and_is_kept(comparison, tmp_path):
     weights = run_directory(directory, "max-sup", 1) / "model.safetensors"
     weights.rename(tmp_path / "weights")
     assert gallery(directory, indices=[7, 3])["classes"] == ["kept"]
+    # A method that was finished since: the record does not show it and cannot be made again.
+    added = run_directory(directory, "logit-penalty", 1)
+    recipe = dataclasses.replace(digits_convnet(), epochs=1, data=Data(name="digits", train_size=100))
+    train.train(recipe, "logit-penalty", 1, added)
+    with pytest.raises(RecordError, match=r"max-sup/seed-1/model\.safetensors: missing"):
+        gallery(directory, indices=[7, 3])
+    assert read_json(file)["classes"] == ["kept"]
+    shutil.rmtree(added)
     (tmp_path / "weights").rename(weights)
     assert len(gallery(directory)["images"]) == 10
     with pytest.raises(ValueError, match=r"indices must be from 0 to 359, the test images, got 360"):

@@ -35,8 +35,9 @@ SETTINGS: Json = {
 def measure_corruptions(run_dir: Path, data_dir: Path | None = None) -> Json:
     """Tests the finished run in `run_dir` on corrupted test images; returns the record, kept as ``corruptions.json``.
 
-    A record that was made of the same weights and settings is returned as it is. Each measure is over all test images:
-    ``error`` (a share), ``nll`` (in nats), ``ece`` (15 equal-width bins). The record holds::
+    A record that was made of the same weights and settings is returned as it is, and so is one of the same settings
+    where outputs or weights are gone, as from published records. Each measure is over all test images: ``error`` (a
+    share), ``nll`` (in nats), ``ece`` (15 equal-width bins). The record holds::
 
         settings, outputs_sha256, model_sha256
         data          name and number of the test images

@@ -43,10 +43,11 @@ def localize(
     """Measures how well the Grad-CAM of a finished run lies on the labelled items of the test images of `data`.
 
     Returns the record, which it keeps in the run's folder; one that was made of the same weights, images and settings
-    is returned as it is. The maps explain the label's logit, or with `target` "prediction" that of the predicted
-    class; the masks are the labelled item's in either case. Images get the size and the channels of those that the
-    run was trained on. Where it was trained on some classes of the same data set and `data` names none, those are
-    taken. Images whose item was cropped away do not count, and the record says how many.
+    is returned as it is, and so is one of the same images and settings where the weights are gone. The maps explain the
+    label's logit, or with `target` "prediction" that of the predicted class; the masks are the labelled item's in
+    either case. Images get the size and the channels of those that the run was trained on. Where it was trained on some
+    classes of the same data set and `data` names none, those are taken. Images whose item was cropped away do not
+    count, and the record says how many.
 
     Raises:
         RecordError: if the run's record or weights are missing or damaged, or its maps are not finite.
@@ -110,9 +111,10 @@ def gallery(directory: Path, data_dir: Path | None = None, *, indices: Sequence[
 
     Returns the record, ``analysis/gradcam.json`` in the comparison's folder, with PNG files in base64: the images, and
     for each method the maps over them, each map scaled by its own maximum. One that was made of the same weights and
-    images is returned as it is. The images are those at `indices` of the test split, or the first of each class, of
-    `MOST_IMAGES` classes evenly spaced. The seed is the lowest that all methods with a finished run have finished, or
-    where they have none in common, the lowest of each.
+    images is returned as it is, and so is one of the same runs and images where weights are gone, as from published
+    records. The images are those at `indices` of the test split, or the first of each class, of `MOST_IMAGES` classes
+    evenly spaced. The seed is the lowest that all methods with a finished run have finished, or where they have none in
+    common, the lowest of each.
 
     Raises:
         RecordError: if `directory` holds no comparison, none of its runs is finished, or one is damaged.
@@ -138,7 +140,8 @@ def gallery(directory: Path, data_dir: Path | None = None, *, indices: Sequence[
     shown = data_set.test.take(torch.tensor(chosen))
     images_shown: Json = {"indices": chosen, "data_sha256": _fingerprint(shown.images, shown.labels)}
     file = directory / "analysis" / "gradcam.json"
-    earlier = archived(file, [run / WEIGHTS for run in runs.values()], {"settings": images_shown})
+    # With the runs that it shows: one without a method that was added since would pass for the whole.
+    earlier = archived(file, [run / WEIGHTS for run in runs.values()], {"settings": images_shown | {"seeds": seeds}})
     if earlier is not None:
         return earlier
     fingerprints = {method: fingerprint(run) for method, run in runs.items()}
