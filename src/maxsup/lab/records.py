@@ -15,6 +15,7 @@ A run's folder::
     checkpoint.pt        state after the last finished epoch, while the run is unfinished
 
 A comparison's folder has ``comparison.json``, ``runs/<method>/seed-<seed>/`` and, from `maxsup analyze`, ``analysis/``.
+A folder of comparisons whose runs only choose settings, as those of `maxsup tune`'s grid, has ``trials.json``.
 Every file is written under a temporary name and renamed, so that what has its final name is whole.
 """
 
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Any, Literal, SupportsFloat
 
 SCHEMA_VERSION = 1
+TRIALS = "trials.json"
 
 Status = Literal["finished", "diverged", "failed", "unfinished", "missing"]
 Json = dict[str, Any]

@@ -6,6 +6,7 @@ import pytest
 
 from maxsup import cli
 from maxsup.lab.recipes.small import digits_convnet
+from maxsup.lab.report.claims.sources import read_sources
 from maxsup.lab.report.study import grids, summarize_study
 from maxsup.lab.studies import run as running
 from maxsup.lab.studies import tuning
@@ -68,6 +69,13 @@ def test_grid_and_comparison_share_no_seed_and_no_run_is_made_in_vain(tuned):
         for seed in seeds
     }
     assert not list((tuned / "grid").rglob("report.html"))  # which would show what was not to be looked at
+
+
+def test_claims_are_tested_on_the_comparison_and_not_on_the_grid(tuned):
+    finals = ["lr-0.0005-wd-0.0005", "lr-0.1-wd-0.0005"]
+    assert [of.name for of in read_sources(tuned)] == [f"final/{name}" for name in finals]
+    assert [of.name for of in read_sources(tuned.parent)] == [f"{tuned.name}/final/{name}" for name in finals]
+    assert [of.name for of in read_sources(tuned / "grid")] == finals  # of which nobody asks by chance
 
 
 def test_the_report_has_both_tables_from_the_runs_that_count(tuned):

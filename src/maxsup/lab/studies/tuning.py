@@ -3,6 +3,7 @@
 A folder of it::
 
     grid/lr-…-wd-…/        a comparison a point: every method with the tuning seeds; no report is made of them
+    grid/trials.json       says that they are trials, which `maxsup claims` leaves out
     tuned.json, tuned.md   validation accuracies, and the point chosen for each method
     final/lr-…-wd-…/       comparisons with the seeds that count: the recipe's own point, and those that were chosen
     final/study-tuned/     the report: the same settings for all, and each method's own
@@ -109,6 +110,7 @@ def search(
     for point in plan.grid:
         open_comparison(at(plan.recipe, point), plan.methods, plan.tuning_seeds, directory / "grid" / point.name)
     open_comparison(plan.recipe, plan.methods, plan.seeds, directory / "final" / own.name)
+    records.write_json(directory / "grid" / records.TRIALS, {"tuning_seeds": list(plan.tuning_seeds)})
     problems: list[str] = []
     for place, point in enumerate(plan.grid, start=1):
         tell(f"grid: {point}, comparison {place} of {len(plan.grid)}")

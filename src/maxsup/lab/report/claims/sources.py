@@ -90,7 +90,7 @@ class Source:
 
 
 def read_sources(directory: Path) -> list[Source]:
-    """Every comparison at or under `directory`, sorted by folder.
+    """Every comparison at or under `directory`, sorted by folder; not those in a folder of trials below it.
 
     Runs that are missing, unfinished, diverged, failed or damaged have no values; damaged records beside a run are
     among the source's `problems`.
@@ -103,7 +103,9 @@ def read_sources(directory: Path) -> list[Source]:
     folders = []
     for path, below, files in os.walk(directory):
         below.sort()
-        if "comparison.json" in files:
+        if records.TRIALS in files and Path(path) != directory:
+            below.clear()
+        elif "comparison.json" in files:
             folders.append(Path(path))
             below.clear()  # what is below are its runs
     if not folders:
