@@ -87,20 +87,26 @@ def test_evaluation_shares_joined_in_order_of_rank_are_the_split(world):
     assert max(sizes) - min(sizes) <= 1
 
 
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+# On a GPU the kernel that makes the grids of rotations can be another for another number of images.
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
 @pytest.mark.parametrize("world", [1, 3])
 @pytest.mark.parametrize("changes", [{}, {"mixup": 0.5}])
-def test_batches_do_not_depend_on_how_many_are_augmented_at_once(monkeypatch, world, changes):
+def test_batches_do_not_depend_on_how_many_are_augmented_at_once(monkeypatch, device, world, changes):
     generator = torch.Generator().manual_seed(0)
-    split = Split(torch.randint(256, (50, 3, 6, 6), dtype=torch.uint8, generator=generator), torch.arange(50) % 4)
+    images = torch.randint(256, (50, 3, 28, 28), dtype=torch.uint8, generator=generator)
+    split = Split(images, torch.arange(50) % 4).to(torch.device(device))
     recipe = Data(pad_crop=1, flip=True, rotation=30.0, **changes)
-    constants = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.3)
+    constants = torch.full((3, 1, 1), 0.5, device=device), torch.full((3, 1, 1), 0.3, device=device)
 
     def made(taken):
         monkeypatch.setattr(batches_module, "_TAKEN_BYTES", taken)
         options = {"rank": world - 1, "world": world, "num_classes": 4, "normalization": constants}
-        return list(training_batches(split, recipe, 12, seed=3, **options))
+        return list(training_batches(split, recipe, 12, seed=3, device=device, **options))
 
-    alone, two, whole = (made(batches * 12 // world * 3 * 6 * 6) for batches in (1, 2, 100))
+    alone, two, whole = (made(batches * 12 // world * 3 * 28 * 28) for batches in (1, 2, 100))
     assert len(alone) == len(two) == len(whole) == (4 if changes or world == 3 else 5)
     for batches in zip(alone, two, whole, strict=True):
         for parts in zip(*batches, strict=True):

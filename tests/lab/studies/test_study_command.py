@@ -106,6 +106,7 @@ def test_the_list_says_what_a_study_needs(capsys, monkeypatch):
     [
         (["tniy", "--out", "x"], "unknown study 'tniy'; did you mean tiny?"),
         (["list", "tnyi"], "unknown study 'tnyi'; did you mean tiny?"),
+        (["list", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["tiny", "--scale", "2", "--out", "x"], "scale must be above 0 and at most 1, got 2.0"),
         (["tiny", "--data", "digit", "--out", "x"], "unknown data set 'digit'; did you mean digits"),
         (["tiny", "--probe-data", "digit", "--out", "x"], "unknown data set 'digit'; did you mean digits"),

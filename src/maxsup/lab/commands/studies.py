@@ -53,6 +53,8 @@ def study(arguments: Sequence[str]) -> int:
 
 def _study_list(arguments: Sequence[str]) -> int:
     options = parse(StudyList, "study list", arguments)
+    if options.seeds is not None and options.seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, got {options.seeds}")
     from maxsup.lab.studies import listing
 
     studies = listing.named(options.names)
