@@ -98,7 +98,7 @@ def max_sup_cross_entropy(
     Reference:
         Zhou et al., MaxSup: Overcoming Representation Collapse in Label Smoothing, arXiv 2502.15798, Eq. 6-9.
     """
-    check_number("label_smoothing", label_smoothing, high=1.0)
+    label_smoothing = check_number("label_smoothing", label_smoothing, high=1.0)
     options = (alpha, weight, ignore_index, reduction, num_items)
     how: dict[str, Any] = {"impl": impl, "inplace": inplace}
     if label_smoothing == 0.0:
@@ -276,7 +276,7 @@ def label_smoothing_parts(
         >>> parts.regularization, parts.error_enhancement  # 0.3 / 3 * 2, -0.3 / 3 * 1
         (tensor([0.2000]), tensor([-0.1000]))
     """
-    check_number("alpha", alpha, high=1.0)
+    alpha = check_number("alpha", alpha, high=1.0)
     batch = prepare(input, target, None, ignore_index, "none", None, probabilities=False)
     terms = (
         batch.cross_entropy(batch.logits.log_softmax(1)),
@@ -567,7 +567,7 @@ def confidence_penalty_cross_entropy(
         Pereyra et al., Regularizing Neural Networks by Penalizing Confident Output Distributions, 2017.
     """
     if threshold is not None:
-        check_number("threshold", threshold)
+        threshold = check_number("threshold", threshold)
 
     def penalty(batch: Batch, log_q: Tensor) -> Tensor:
         return confidence_penalty(log_q, threshold)

@@ -64,7 +64,7 @@ class _Loss(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.bounds and not isinstance(value, Tensor):
-            check_number(name, value, high=self.bounds[name])
+            value = check_number(name, value, high=self.bounds[name])
             buffer = self._buffers[name]
             assert buffer is not None
             buffer.fill_(value)
@@ -136,8 +136,7 @@ class MaxSupCrossEntropyLoss(_Loss):
         super().__init__(
             alpha, weight=weight, ignore_index=ignore_index, reduction=reduction, impl=impl, inplace=inplace
         )
-        check_number("label_smoothing", label_smoothing, high=1.0)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = check_number("label_smoothing", label_smoothing, high=1.0)
 
     def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
         """The loss of logits `input` at `target`."""
@@ -309,7 +308,7 @@ class OnlineLabelSmoothingLoss(_Loss):
         check_choice("init", init, ("uniform", "zeros"))
         table = torch.zeros(num_classes, num_classes)
         if init == "uniform" and alpha > 0:
-            check_number("smoothing", smoothing, high=alpha)
+            smoothing = check_number("smoothing", smoothing, high=alpha)
             # The soft loss has weight alpha, so its label smoothing of smoothing / alpha is one of `smoothing` overall.
             table = first_table(num_classes, smoothing / alpha)
         self.register_buffer("table", table)
@@ -437,9 +436,7 @@ class ConfidencePenaltyLoss(_Loss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
-        if threshold is not None:
-            check_number("threshold", threshold)
-        self.threshold = threshold
+        self.threshold = None if threshold is None else check_number("threshold", threshold)
 
     def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
         """The loss of logits `input` at `target`."""
