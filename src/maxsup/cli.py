@@ -93,7 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("maxsup: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except (DataError, OSError) as error:
+    except OSError as error:
+        # The file first, as everywhere; of a rename the one that was meant.
+        file = error.filename2 or error.filename
+        print(f"maxsup: {error if file is None else f'{file}: {error.strerror}'}", file=sys.stderr)
+        return 1
+    except DataError as error:
         print(f"maxsup: {error}", file=sys.stderr)
         return 1
     except ValueError as error:  # names, values and folders that the command line gave

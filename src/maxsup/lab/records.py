@@ -148,14 +148,17 @@ def read_json_lines(path: Path) -> list[Json]:
     """Reads what `write_json_lines` wrote.
 
     Raises:
-        RecordError: if a line is no JSON; it names the file and the line.
+        RecordError: if a line is no JSON object; it names the file and the line.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RecordError(f"{path}: line {number} is not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise RecordError(f"{path}: line {number} is no JSON object")
+        rows.append(row)
     return rows
 
 
