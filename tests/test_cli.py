@@ -163,6 +163,20 @@ def test_a_data_folder_that_is_not_there_is_an_error_though_the_data_be_elsewher
     assert (code, err) == (1, f"maxsup: --data-dir {tmp_path / 'typo'}: no such folder\n")
 
 
+def test_a_file_that_cannot_be_written_is_named_first(capsys, tmp_path):
+    (tmp_path / "out").write_text("no folder")
+    code, _, err = run(capsys, "train", "digits-convnet", *FAST, "--out", str(tmp_path / "out"))
+    assert (code, err) == (1, f"maxsup: {tmp_path / 'out'}: File exists\n")
+
+
+def test_a_terminal_without_the_characters_shows_others():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "maxsup"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "methods ? seeds" in shown.stdout
+
+
 def test_report_of_no_comparison(capsys, tmp_path):
     code, _, err = run(capsys, "report", str(tmp_path))
     assert (code, err) == (2, f"maxsup: {tmp_path}: no comparison here (comparison.json is missing)\n")

@@ -239,6 +239,21 @@ def read_run(path: Path, method: str = "", seed: int = -1) -> RunRecord:
     return RunRecord(path, method, seed, ended, info, epochs, result, problem)
 
 
+def read_finished(path: Path, done: str) -> RunRecord:
+    """Reads the folder of a run that has to be finished to be, for example, "analyzed".
+
+    Raises:
+        RecordError: if there is none, or it is not finished; it says why.
+    """
+    if not (path / "run.json").is_file():
+        raise RecordError(f"{path}: no run here (run.json is missing)")
+    run = read_run(path)
+    if run.status != "finished":
+        reason = f" ({run.problem.strip().splitlines()[-1]})" if run.problem else ""
+        raise RecordError(f"{path}: the run is {run.status}, and only a finished one can be {done}{reason}")
+    return run
+
+
 def read_comparison(path: Path) -> Comparison:
     """Reads a comparison's folder.
 
