@@ -1,10 +1,10 @@
 """Measures images a second from JPEG files to batches on the device, by number of decoding processes.
 
     python benchmarks/bench_decode.py [--out benchmarks/results/bench_decode.md] [--folder DIR] [--model resnet50]
-                                      [--workers 1 4 16] [--batch 256] [--seconds 10] [--tiny]
+                                      [--workers 1 4 16] [--batch 256] [--seconds 4] [--tiny]
 
 The files are those of DIR/train/CLASS, or made here: smooth colours with grain, 500×375, about 85 kB, as many bytes a
-pixel as ImageNet has. They are in the page cache after the first pass, which is not counted. Work: training batches as
+pixel as ImageNet has. They are in the page cache, having just been written. Work: training batches as
 `maxsup train` makes them, random resized crops to 224 (bilinear) and flips; the same with bicubic crops and RandAugment
 (rand-m9-mstd0.5-inc1), as DeiT; and evaluation (resize to 256, central crop).
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import os
 import platform
 import tempfile
@@ -28,10 +29,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_loss import hardware
 from PIL import Image
 from torch import Tensor
 
+from maxsup.lab import environment
 from maxsup.lab.data import Batches, Streamed, evaluation_batches, load, training_batches
 from maxsup.lab.recipes import Data
 
@@ -56,21 +57,24 @@ def write_folder(folder: Path, images: int) -> None:
         (folder / "train" / "ab"[i % 2] / f"{i:06}.JPEG").write_bytes(contents[i % len(contents)])
 
 
-def rate(epoch: Callable[[int], Iterable[tuple[Tensor, Tensor]]], seconds: float, device: torch.device) -> float:
-    """Images a second of whole epochs, the first left out."""
-
-    def once(number: int) -> int:
-        count = sum(len(labels) for _, labels in epoch(number))
+def rate(
+    epoch: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+    seconds: float,
+    device: torch.device,
+    epochs: Iterable[int] | None = None,
+) -> float:
+    """Images a second of epochs one after the other, from the third batch on: the first wait for the processes."""
+    batches = (labels for number in epochs or itertools.count() for _, labels in epoch(number))
+    next(batches), next(batches)
+    begin, images, took = time.perf_counter(), 0, 0.0
+    for labels in batches:
+        images += len(labels)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        return count
-
-    once(0)
-    begin, images, number = time.perf_counter(), 0, 1
-    while time.perf_counter() - begin < seconds:
-        images += once(number)
-        number += 1
-    return images / (time.perf_counter() - begin)
+        took = time.perf_counter() - begin
+        if took > seconds:
+            break
+    return images / took
 
 
 def with_workers(split: Streamed, workers: int) -> Streamed:
@@ -136,6 +140,10 @@ def decoded_on_gpu(split: Streamed, batch: int, seconds: float, device: torch.de
     return f"\n`torchvision.io.decode_jpeg(device='cuda')`, batches of {batch}: {found:.0f} images/s."
 
 
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(environment.hardware()["processor"])
+
+
 def measure(folder: Path, arguments: argparse.Namespace) -> str:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load(PLAIN, folder)
@@ -143,24 +151,25 @@ def measure(folder: Path, arguments: argparse.Namespace) -> str:
     assert isinstance(split, Streamed)
     cores = len(os.sched_getaffinity(0))
     lines = [
-        f"{hardware(device)}, {cores} cores for this process; torch {torch.__version__}, Python "
+        f"{device_name(device)}, {cores} cores for this process; torch {torch.__version__}, Python "
         f"{platform.python_version()}; {len(split)} training images, batches of {batch}.",
         "",
         "| processes | crops, flips | bicubic crops, RandAugment | evaluation |",
         "|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
-    for workers in arguments.workers or [count for count in (1, 2, 4, 8, 16, 32, 64) if count <= cores]:
-        works = [
-            partial(train_epoch, with_workers(split, workers), PLAIN, batch, device),
-            partial(train_epoch, with_workers(split, workers), DEIT, batch, device),
-            partial(evaluate, with_workers(split, workers), batch, device),
-        ]
-        rates = [rate(work, seconds, device) for work in works]
+    for workers in arguments.workers or sorted({1, max(1, cores // 4), max(1, cores // 2), cores}):
+        own = with_workers(split, workers)
+        rates = [rate(partial(train_epoch, own, data, batch, device), seconds, device) for data in (PLAIN, DEIT)]
+        # Once: each evaluation starts its processes anew.
+        rates.append(rate(partial(evaluate, own, batch, device), seconds, device, range(1)))
         lines.append(f"| {workers} | {' | '.join(f'{value:.0f}' for value in rates)} |")
         print(lines[-1], flush=True)
     if device.type == "cuda":
-        lines.append(decoded_on_gpu(split, batch, seconds, device))
+        try:
+            lines.append(decoded_on_gpu(split, batch, seconds, device))
+        except RuntimeError as error:  # a torchvision without nvJPEG; training is worth its numbers
+            lines.append(f"\n`torchvision.io.decode_jpeg(device='cuda')` failed: {str(error).splitlines()[0]}")
         print(lines[-1], flush=True)
     if arguments.model:
         lines += trained(
@@ -169,7 +178,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--folder", type=Path, help="an image folder to read instead of made files")
@@ -177,11 +186,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--images", type=int, default=8192, help="how many files to make")
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--tiny", action="store_true", help="few files, for a trial on a CPU")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.tiny:
-        arguments.images, arguments.batch, arguments.seconds = 160, 32, 0.5
+        arguments.images, arguments.batch, arguments.seconds = 160, 16, 0.2
         arguments.workers = arguments.workers or [0, 1]
     with tempfile.TemporaryDirectory() as made:
         if arguments.folder is None:

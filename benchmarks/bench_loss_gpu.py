@@ -45,7 +45,7 @@ from torch.nn import functional as F
 
 from maxsup.functional import max_sup_cross_entropy
 from maxsup.kernels import launch
-from maxsup.kernels.choice import Terms
+from maxsup.kernels.terms import Terms
 
 ALPHA = 0.1
 SIZES = [

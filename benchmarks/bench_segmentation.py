@@ -1,10 +1,10 @@
-"""Times fine-tuning and testing with the recipe ade20k-upernet on synthetic images, with the memory they take.
+"""Times fine-tuning and testing with a segmentation recipe on synthetic images, with the memory they take.
 
-    python benchmarks/bench_segmentation.py [--out benchmarks/results/bench_segmentation_gpu.md] [--steps 30] [--tiny]
+    python benchmarks/bench_segmentation.py [--recipe fashion-scenes-upernet] [--out FILE.md] [--steps 30] [--tiny]
 
 A step is what `maxsup segment` does in one iteration: forward pass, both losses, backward pass, AdamW; the images lie
-on the device. On a GPU it computes in bf16, as there. Tested is one image, in full precision. `--tiny` makes everything
-small, to see on a CPU that it runs.
+on the device. On a GPU it computes in bf16, as there, and tests in float32. `--tiny` makes everything small, to see
+that it runs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -25,25 +27,51 @@ from torch import Tensor
 
 from maxsup.lab import models, recipes
 from maxsup.lab.models import Classifier
+from maxsup.lab.recipes.small import fashion_scenes_resnet18, fashion_scenes_vit
 from maxsup.lab.segmentation.evaluate import probabilities
-from maxsup.lab.segmentation.model import Segmenter, parameter_groups
-from maxsup.lab.segmentation.objective import batch_loss, loss_function
-from maxsup.lab.segmentation.recipes import SegmentationRecipe, ade20k_upernet
-from maxsup.lab.segmentation.running import reproducible
+from maxsup.lab.segmentation.model import Segmenter
+from maxsup.lab.segmentation.objective import batch_loss, loss_function, optimizer_of
+from maxsup.lab.segmentation.recipes import SegmentationRecipe, ade20k_upernet, fashion_scenes_upernet
+from maxsup.lab.training.reproducible import reproducible
+from maxsup.lab.training.step import autocast
 
-CLASSES = 150
-BACKBONES = ("deit_small_patch16_224", "resnet50")
 LOSSES = ("cross-entropy", "label-smoothing", "max-sup")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def network(name: str, recipe: SegmentationRecipe, classes: int) -> Segmenter:
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is timed: a recipe, and what its data and the backbones for it are like."""
+
+    recipe: SegmentationRecipe
+    classes: int
+    channels: int
+    side: int
+    """Side in pixels of a training image."""
+    test_size: tuple[int, int]
+    test_batch: int
+    backbones: tuple[recipes.Model, ...]
+
+
+def of_recipe(name: str) -> Setting:
+    """The setting of a recipe."""
+    if name == "ade20k-upernet":
+        # A photograph of 4:3, as the recipe scales it.
+        backbones = (recipes.Model("deit_small_patch16_224"), recipes.Model("resnet50"))
+        return Setting(ade20k_upernet(), 150, 3, 512, (512, 683), 1, backbones)
+    return Setting(
+        fashion_scenes_upernet(), 11, 1, 64, (64, 64), 64, (fashion_scenes_resnet18().model, fashion_scenes_vit().model)
+    )
+
+
+def network(setting: Setting, backbone: recipes.Model) -> Segmenter:
     """The fine-tuned network, with random weights."""
     torch.manual_seed(0)
-    backbone = models.build(recipes.Model(name), 3, 1000, any_size=True)
-    side = recipe.augmentation.crop or 512
-    classifier = Classifier(backbone, torch.full((3, 1, 1), 0.45), torch.full((3, 1, 1), 0.22))
-    return Segmenter(classifier, classes, (side, side), recipe.decoder).to(DEVICE, memory_format=torch.channels_last)
+    built = models.build(backbone, setting.channels, 1000, any_size=True)
+    mean, std = (torch.full((setting.channels, 1, 1), value) for value in (0.45, 0.22))
+    size = (setting.side, setting.side)
+    model = Segmenter(Classifier(built, mean, std), setting.classes, size, setting.recipe.decoder)
+    return model.to(DEVICE, memory_format=torch.channels_last)
 
 
 def wait() -> None:
@@ -80,12 +108,12 @@ def fresh() -> None:
 
 def stepper(model: Segmenter, recipe: SegmentationRecipe, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
     """One iteration of fine-tuning."""
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.optimizer), betas=(0.9, 0.999))
+    optimizer = optimizer_of(model, recipe.optimizer)
     loss = loss_function(recipe.loss, recipe.alpha)
     model.train()
 
     def step() -> Tensor:
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+        with autocast("auto", DEVICE):
             outputs = model(images)
         value = batch_loss(loss, outputs, labels, recipe.decoder.auxiliary_weight) / labels.numel()
         value.backward()
@@ -102,57 +130,65 @@ def percentiles(values: list[float]) -> str:
     return f"{at[1]:.1f} ({at[0]:.1f}-{at[2]:.1f})"
 
 
-def training(arguments: argparse.Namespace, recipe: SegmentationRecipe, classes: int) -> list[str]:
+def training(arguments: argparse.Namespace, setting: Setting) -> list[str]:
     lines = [
-        "| backbone | loss | kernels | ms a step | images/s | GiB | hours for the recipe |",
+        "| backbone | loss | kernels | ms a step | images/s | GiB | minutes for the recipe |",
         "|---|---|---|---|---|---|---|",
     ]
-    side, n = recipe.augmentation.crop or 512, recipe.batch_size
+    print("\n".join(lines), flush=True)
+    recipe, side, n = setting.recipe, setting.side, setting.recipe.batch_size
+    shape = (n, setting.channels, side, side)
     generator = torch.Generator(DEVICE).manual_seed(0)
-    images = torch.randint(0, 256, (n, 3, side, side), generator=generator, device=DEVICE, dtype=torch.uint8)
+    images = torch.randint(0, 256, shape, generator=generator, device=DEVICE, dtype=torch.uint8)
     # In blocks, as objects are.
-    coarse = torch.randint(0, classes, (n, 1, side // 16, side // 16), generator=generator, device=DEVICE)
+    coarse = torch.randint(0, setting.classes, (n, 1, side // 16, side // 16), generator=generator, device=DEVICE)
     labels = torch.nn.functional.interpolate(coarse.float(), (side, side))[:, 0].byte()
-    cases = [(name, loss, False) for name in BACKBONES for loss in LOSSES] + [(BACKBONES[0], LOSSES[0], True)]
-    for name, loss, deterministic in cases:
+    own = recipe.deterministic
+    cases = [(backbone, loss, own) for backbone in setting.backbones for loss in LOSSES]
+    cases.append((setting.backbones[0], LOSSES[0], not own))
+    for backbone, loss, deterministic in cases:
         fresh()
         of = dataclasses.replace(recipe, loss=loss)
         kernels = "deterministic" if deterministic else "fastest"
-        step = stepper(network(name, of, classes), of, images, labels)
+        step = stepper(network(setting, backbone), of, images, labels)
         try:
-            with reproducible(DEVICE, deterministic=deterministic):
+            with reproducible(DEVICE, "all" if deterministic else "fastest"):
                 times = seconds(step, arguments.steps, arguments.warmup)
         except torch.OutOfMemoryError:
-            row = [name, loss, kernels, "out of memory", "–", memory(), "–"]
+            row = [backbone.name, loss, kernels, "out of memory", "–", memory(), "–"]
         else:
             middle = statistics.median(times)
-            hours = middle * of.iterations / 3600
-            row = [name, loss, kernels, percentiles(times), f"{n / middle:.1f}", memory(), f"{hours:.1f}"]
+            minutes = middle * of.iterations / 60
+            row = [backbone.name, loss, kernels, percentiles(times), f"{n / middle:.1f}", memory(), f"{minutes:.1f}"]
         lines.append(f"| {' | '.join(row)} |")
         print(lines[-1], flush=True)
         del step
     return lines
 
 
-def testing(arguments: argparse.Namespace, recipe: SegmentationRecipe, classes: int) -> list[str]:
-    lines = ["| backbone | scales | flip | ms an image | GiB |", "|---|---|---|---|---|"]
-    short = recipe.augmentation.resize[1] if recipe.augmentation.resize else 512
-    size = (short, short * 4 // 3)
-    image = torch.randint(0, 256, (1, 3, *size), device=DEVICE, dtype=torch.uint8)
-    for name in BACKBONES:
-        model = network(name, recipe, classes).eval()
-        for scales, flip in (((1.0,), False), (recipe.multi_scale.scales, recipe.multi_scale.flip)):
+def testing(arguments: argparse.Namespace, setting: Setting) -> list[str]:
+    lines = ["| backbone | scales | flip | ms a batch | GiB |", "|---|---|---|---|---|"]
+    print("\n".join(lines), flush=True)
+    size, several = setting.test_size, setting.recipe.multi_scale
+    # Without cuDNN's search: each image may have a size of its own.
+    kernels = partial(reproducible, DEVICE, "all") if setting.recipe.deterministic else nullcontext
+    shape = (setting.test_batch, setting.channels, *size)
+    images = torch.randint(0, 256, shape, device=DEVICE, dtype=torch.uint8)
+    for backbone in setting.backbones:
+        model = network(setting, backbone).eval()
+        for scales, flip in (((1.0,), False), (several.scales, several.flip)):
             fresh()
 
             def predict(model: Segmenter = model, scales: tuple[float, ...] = scales, flip: bool = flip) -> Tensor:
                 return probabilities(
-                    model.logits, image, size, scales, flip=flip, multiple=model.pyramid.multiple
+                    model.logits, images, size, scales, flip=flip, multiple=model.pyramid.multiple
                 ).argmax(1)
 
-            with torch.inference_mode(), reproducible(DEVICE, deterministic=False):
+            with torch.inference_mode(), kernels():
                 times = seconds(predict, max(2, arguments.steps // 3), min(arguments.warmup, 3))
             named = ", ".join(f"{scale:g}" for scale in scales)
-            lines.append(f"| {name} | {named} | {'yes' if flip else 'no'} | {percentiles(times)} | {memory()} |")
+            row = [backbone.name, named, "yes" if flip else "no", percentiles(times), memory()]
+            lines.append(f"| {' | '.join(row)} |")
             print(lines[-1], flush=True)
     return lines
 
@@ -166,40 +202,45 @@ def hardware() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", choices=("ade20k-upernet", "fashion-scenes-upernet"), default="ade20k-upernet")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--warmup", type=int, default=10, help="steps before those that count")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, help="images a step, where not the recipe's")
     parser.add_argument("--tiny", action="store_true", help="everything small, to see that it runs")
     options = parser.parse_args(arguments)
-    recipe, classes = dataclasses.replace(ade20k_upernet(), batch_size=options.batch_size), CLASSES
+    setting = of_recipe(options.recipe)
+    recipe = setting.recipe
+    if options.batch_size:
+        recipe = dataclasses.replace(recipe, batch_size=options.batch_size)
     if options.tiny:
-        options.steps, options.warmup, classes = 2, 1, 5
+        options.steps, options.warmup = 2, 1
         recipe = dataclasses.replace(
             recipe,
             batch_size=2,
-            augmentation=dataclasses.replace(recipe.augmentation, crop=64, resize=(256, 64)),
             decoder=dataclasses.replace(recipe.decoder, channels=16, auxiliary_channels=8),
             multi_scale=dataclasses.replace(recipe.multi_scale, scales=(0.5, 1.0)),
         )
+        setting = dataclasses.replace(setting, classes=5, side=64, test_size=(64, 85), test_batch=1)
+    setting = dataclasses.replace(setting, recipe=recipe)
     precision = "bf16" if DEVICE.type == "cuda" else "float32"
-    side = recipe.augmentation.crop
     head = [
         f"{hardware()}; torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}; "
-        f"{classes} classes; median (5th-95th percentile) of {options.steps} after {options.warmup} more; memory: "
-        "peak of tensors / of the allocator.",
+        f"{setting.classes} classes; median (5th-95th percentile) of {options.steps} after {options.warmup} more; "
+        "memory: peak of tensors / of the allocator.",
         "",
-        f"## Fine-tuning: {recipe.batch_size} images of {side}×{side}, {precision}",
+        f"## Fine-tuning: {recipe.batch_size} images of {setting.side}×{setting.side}, {precision}",
         "",
     ]
     print("\n".join(head), flush=True)
-    lines = [*head, *training(options, recipe, classes)]
-    middle = ["", "## Test: one image with a shorter side as the recipe has it, float32", ""]
+    lines = [*head, *training(options, setting)]
+    rows, columns = setting.test_size
+    middle = ["", f"## Test: batches of {setting.test_batch}, {columns}×{rows}, float32", ""]
     print("\n".join(middle), flush=True)
-    lines += [*middle, *testing(options, recipe, classes)]
+    lines += [*middle, *testing(options, setting)]
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text("# Fine-tuning UPerNet with the recipe ade20k-upernet\n\n" + "\n".join(lines) + "\n")
+        options.out.write_text(f"# Fine-tuning UPerNet with the recipe {recipe.name}\n\n" + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
-"""Times training on one GPU: images a second of the lab's own loop beside a plain eager one, and the share of the peak.
+"""Times training on a GPU: images a second of the lab's own loop beside a plain eager one, and the share of the peak.
 
-    python benchmarks/bench_training.py [--out benchmarks/results/bench_training.md] [--works resnet18 …]
-                                        [--loops plain lab …] [--seconds 10] [--tiny]
+    python benchmarks/bench_training.py [--out benchmarks/results/bench_training.md] [--works resnet18-28px …]
+                                        [--loops plain lab …] [--seconds 3] [--no-waits] [--tiny]
 
-    torchrun --nproc-per-node 2 benchmarks/bench_training.py --loops lab "lab, compile" …
-
-Under torchrun every GPU gets the batch of the work, images a second are those of all GPUs together, and the loops are
-the lab's without graphs.
+    torchrun --nproc-per-node 2 benchmarks/bench_training.py --works resnet50 --loops lab "lab, own batch norm"
 
 The plain loop is what one writes first: bfloat16 autocast, channels_last, images resident on the GPU with the same
 augmentation there, PyTorch's optimizer, `cudnn.benchmark` on. The lab's loop is `train_epoch`, as `maxsup train` calls
 it, validation left out. Both see random images. All loops of a work run in one process, one after the other.
 
 Images a second: whole epochs until SECONDS are over, the device waited for at the end of each; the median epoch counts.
-First step: its seconds, compiling included, and those of a second one, whose compiler finds its cache on disk.
+Start: seconds from building to the end of the first step, compiling included; PyTorch keeps what it compiled on disk,
+and a second start is shorter.
+Waits: the share of the time in which no kernel ran, because the host had not issued one. It is 1 less the seconds of
+all kernels of a short profiled epoch, an image, times images a second unprofiled.
 Share of the peak: floating-point operations of forward and backward, as `torch.utils.flop_counter` counts them, a
 second, over the dense bfloat16 peak of the card.
+
+Under torchrun every GPU gets the batch of the work and images a second are those of all GPUs together. The first
+process trains alone before that, while the others wait; the last column is the rate over its.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import dataclasses
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,18 +48,26 @@ from maxsup.lab.training.epoch import train_epoch
 
 # Dense bfloat16 TFLOP/s, by a part of the card's name.
 PEAKS = {"H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0}
+# Batches of the warm-up, which sees a capture, and of the profiled epoch.
+FEW = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
+    """A network, its images and its batch; `batches` make an epoch."""
+
     model: Model
     side: int
     channels: int
     classes: int
     batch: int
-    images: int
+    batches: int
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     pad_crop: int = 2
+
+    @property
+    def images(self) -> int:
+        return self.batch * self.batches
 
     def recipe(self, **options: Any) -> Recipe:
         data = Data(name="random", pad_crop=self.pad_crop, flip=True)
@@ -65,38 +76,47 @@ class Work:
 
     def for_all(self, world: int) -> Work:
         """The work of `world` processes, each with the batch of one."""
-        return dataclasses.replace(self, batch=self.batch * world, images=self.images * world)
+        return dataclasses.replace(self, batch=self.batch * world)
 
 
 SMALL = Model("resnet18", small_stem=True)
+DEIT = Model("deit_small_patch16_224", image_size=224)
 ADAMW = Optimizer("adamw", lr=5e-4, weight_decay=0.05)
 WORKS = {
-    "resnet18-28px-256": Work(SMALL, 28, 1, 10, 256, 256 * 200),
-    "resnet18-28px-512": Work(SMALL, 28, 1, 10, 512, 512 * 100),
-    "resnet18-32px-512": Work(SMALL, 32, 3, 10, 512, 512 * 100),
-    "resnet50-224px-256": Work(Model("resnet50"), 224, 3, 1000, 256, 256 * 12, pad_crop=0),
-    "deit-small-224px-256": Work(
-        Model("deit_small_patch16_224", image_size=224), 224, 3, 1000, 256, 256 * 12, ADAMW, pad_crop=0
-    ),
+    "resnet18-28px-256": Work(SMALL, 28, 1, 10, 256, 200),
+    "resnet18-28px-512": Work(SMALL, 28, 1, 10, 512, 100),
+    "resnet18-32px-512": Work(SMALL, 32, 3, 10, 512, 100),
+    "resnet50-224px-256": Work(Model("resnet50"), 224, 3, 1000, 256, 12, pad_crop=0),
+    "deit-small-224px-256": Work(DEIT, 224, 3, 1000, 256, 12, ADAMW, pad_crop=0),
 }
 TINY = {
-    "resnet18-8px-4": Work(SMALL, 8, 1, 3, 4, 24),
-    "vit-16px-4": Work(Model("deit_tiny_patch16_224", image_size=16, patch_size=8, depth=1), 16, 3, 3, 4, 24, ADAMW),
+    "convnet-8px-4": Work(Model("convnet"), 8, 1, 3, 4, 6),
+    "vit-16px-4": Work(Model("deit_tiny_patch16_224", image_size=16, patch_size=8, depth=1), 16, 3, 3, 4, 6, ADAMW),
 }
 # The lab's loops: the recipe's options, and whether cuDNN has to be deterministic, as it is in training.
 LAB: dict[str, tuple[dict[str, bool], bool]] = {
     "lab": ({}, True),
-    "lab, cuDNN free": ({}, False),
     "lab, graph": ({"cuda_graph": True}, True),
     "lab, compile": ({"compile": True}, True),
     "lab, compile, graph": ({"compile": True, "cuda_graph": True}, True),
+    "lab, own batch norm": ({"sync_batch_norm": False}, True),
+    "lab, compile, own batch norm": ({"compile": True, "sync_batch_norm": False}, True),
+    "lab, shard": ({"shard": True}, True),
+    "lab, cuDNN free": ({}, False),
+    "lab, graph, cuDNN free": ({"cuda_graph": True}, False),
     "lab, compile, graph, cuDNN free": ({"compile": True, "cuda_graph": True}, False),
 }
 PLAIN = ("plain", "plain, deterministic")
+# What runs unless loops are named: in one process and in several, where there are no graphs.
+USUAL = ("plain", "lab", "lab, graph", "lab, compile", "lab, compile, graph")
+USUAL_OF_SEVERAL = ("lab", "lab, own batch norm")
+
+# Trains once on the split.
+Epoch = Callable[[Split], object]
 
 
 @contextmanager
-def cudnn(deterministic: bool, benchmark: bool) -> Any:
+def cudnn(deterministic: bool, benchmark: bool) -> Iterator[None]:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
     try:
         yield
@@ -105,14 +125,17 @@ def cudnn(deterministic: bool, benchmark: bool) -> Any:
 
 
 def random_data(work: Work, device: torch.device) -> DataSet:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     shape = (work.images, work.channels, work.side, work.side)
-    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-    labels = torch.randint(work.classes, (work.images,), generator=generator)
-    split = Split(images, labels).to(device)
-    return DataSet(
-        "random", tuple(map(str, range(work.classes))), split, split.take(labels[:1]), split.take(labels[:1])
-    )
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator, device=device)
+    split = Split(images, torch.randint(work.classes, (work.images,), generator=generator, device=device))
+    names = tuple(map(str, range(work.classes)))
+    constants = (0.5,) * work.channels, (0.29,) * work.channels
+    return DataSet("random", names, split, first(split, 1), first(split, 1), constants=constants)
+
+
+def first(split: Split, images: int) -> Split:
+    return Split(split.images[:images], split.labels[:images])
 
 
 def wait(device: torch.device) -> None:
@@ -120,13 +143,11 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-Epoch = Callable[[], object]
-
-
-def plain_epoch(work: Work, data: DataSet, device: torch.device) -> Epoch:
+@contextmanager
+def plain_epoch(work: Work, data: DataSet, device: torch.device) -> Iterator[Epoch]:
     """The epoch of a loop as one writes it first."""
     network = models.build(work.model, work.channels, work.classes)
-    mean, std = (value.to(device) for value in (torch.full((1, 1, 1), 0.5), torch.full((1, 1, 1), 0.29)))
+    mean, std = (value.to(device) for value in data.mean_and_std())
     network = network.to(device).to(memory_format=torch.channels_last).train()
     settings = work.optimizer
     if settings.name == "adamw":
@@ -137,22 +158,29 @@ def plain_epoch(work: Work, data: DataSet, device: torch.device) -> Epoch:
         optimizer = torch.optim.SGD(
             network.parameters(), settings.lr, settings.momentum, weight_decay=settings.weight_decay, nesterov=True
         )
-    loss_function = MaxSupCrossEntropyLoss(0.1)
+    loss_function = MaxSupCrossEntropyLoss(0.1).to(device)
     generator = torch.Generator(device).manual_seed(0)
     augmentation = Data(pad_crop=work.pad_crop, flip=True)
 
-    def epoch() -> None:
-        for indices in torch.randperm(work.images, device=device, generator=generator).split(work.batch):
-            images = data.train.images[indices]
+    def epoch(split: Split) -> None:
+        for indices in torch.randperm(len(split), device=device, generator=generator).split(work.batch):
+            images = split.images[indices]
             images = augment(images, augmentation, draw(augmentation, len(images), generator))
             images = ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16):
-                loss = loss_function(network(images), data.train.labels[indices])
+                loss = loss_function(network(images), split.labels[indices])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
-    return epoch
+    yield epoch
+
+
+@contextmanager
+def lab_epoch(work: Work, data: DataSet, processes: Processes, options: dict[str, bool]) -> Iterator[Epoch]:
+    recipe = work.recipe(precision="bfloat16", **options)
+    with parts.building(recipe, "max-sup", 0, data, processes) as run:
+        yield lambda split: train_epoch(run, split, recipe, 0)
 
 
 def operations(work: Work, device: torch.device) -> float:
@@ -164,71 +192,65 @@ def operations(work: Work, device: torch.device) -> float:
     return counter.get_total_flops() / 2
 
 
-def timed_epochs(epoch: Epoch, processes: Processes, seconds: float) -> list[float]:
-    epoch()  # allocator, cuDNN's choices, a capture
-    wait(processes.device)
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while processes.of_first(lambda: not times or time.perf_counter() < end):
-        begin = time.perf_counter()
+def busy_seconds(epoch: Callable[[], object]) -> float:
+    """Seconds of the kernels, copies and fills of an epoch on the GPU."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         epoch()
-        wait(processes.device)
-        times.append(time.perf_counter() - begin)
-    return times
-
-
-@contextmanager
-def lab_epoch(work: Work, data: DataSet, processes: Processes, options: dict[str, bool]) -> Any:
-    recipe = work.recipe(precision="bfloat16", **options)
-    with parts.building(recipe, "max-sup", 0, data, processes) as run:
-        yield lambda: train_epoch(run, data.train, recipe, 0)
-
-
-def first_step(work: Work, data: DataSet, processes: Processes, options: dict[str, bool]) -> float:
-    """Seconds of an epoch of one step after the build; what was compiled is forgotten."""
-    short = dataclasses.replace(data, train=Split(data.train.images[: work.batch], data.train.labels[: work.batch]))
-    with lab_epoch(work, short, processes, options) as epoch:
-        wait(processes.device)
-        begin = time.perf_counter()
-        epoch()
-        wait(processes.device)
-        return time.perf_counter() - begin
+        torch.cuda.synchronize()
+    on_device = [
+        event
+        for event in profile.key_averages()
+        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+    ]
+    return sum(event.self_device_time_total for event in on_device) / 1e6
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    work: str
-    loop: str
-    rate: float
-    low: float
-    high: float
-    start: str
+class Timing:
+    """What one loop showed: images a second of each epoch, seconds of the start, share of waiting, GiB."""
+
+    rates: list[float]
+    start: float
+    waits: float | None
     memory: float
-    share: float | None
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
 
 
-def measure(name: str, work: Work, loop: str, data: DataSet, processes: Processes, seconds: float, flops: float) -> Row:
+def timed(work: Work, loop: str, data: DataSet, processes: Processes, seconds: float, *, waits: bool = False) -> Timing:
     device = processes.device
+    split = data.train
+    assert isinstance(split, Split)
+    few = first(split, FEW * work.batch)
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    first = ""
-    if loop in PLAIN:
-        with cudnn(loop != "plain", loop == "plain"):
-            times = timed_epochs(plain_epoch(work, data, device), processes, seconds)
-    else:
-        options, deterministic = LAB[loop]
-        with cudnn(deterministic, not deterministic):
-            first = " / ".join(f"{first_step(work, data, processes, options):.1f}" for _ in range(2))
-            with lab_epoch(work, data, processes, options) as epoch:
-                times = timed_epochs(epoch, processes, seconds)
-    rates = sorted(work.images / taken for taken in times)
-    rate = statistics.median(rates)
+    options, deterministic = LAB.get(loop, ({}, loop != "plain"))
+    begin = time.perf_counter()
+    with (
+        cudnn(deterministic, not deterministic),
+        plain_epoch(work, data, device) if loop in PLAIN else lab_epoch(work, data, processes, options) as epoch,
+    ):
+        epoch(first(split, work.batch))
+        wait(device)
+        started = time.perf_counter() - begin
+        epoch(few)  # the allocator settles, a graph is captured
+        wait(device)
+        rates: list[float] = []
+        end = time.perf_counter() + seconds
+        while processes.of_first(lambda: not rates or time.perf_counter() < end):
+            begin = time.perf_counter()
+            epoch(split)
+            wait(device)
+            rates.append(work.images / (time.perf_counter() - begin))
+        idle = None
+        if waits and device.type == "cuda" and processes.world == 1:
+            idle = 1 - busy_seconds(lambda: epoch(few)) / len(few) * statistics.median(rates)
     memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-    peak = next((peak for card, peak in PEAKS.items() if card in card_name(device)), None)
-    share = None if peak is None else flops * rate / (peak * 1e12 * processes.world)
-    return Row(name, loop, rate, rates[0], rates[-1], first, memory, share)
+    return Timing(rates, started, idle, memory)
 
 
 def card_name(device: torch.device) -> str:
@@ -236,59 +258,79 @@ def card_name(device: torch.device) -> str:
 
 
 HEAD = [
-    "| work (model, side, batch) | loop | images/s | lowest … highest | × plain | first step, s: cold / cached | GiB "
-    "| share of peak |",
-    "|---|---|--:|--:|--:|--:|--:|--:|",
+    "| work (model, side, batch of a GPU) | loop | images/s | lowest … highest | × plain | start, s | GiB | waits "
+    "| share of peak | × one GPU |",
+    "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
 ]
 
 
-def line(row: Row, plain: float | None) -> str:
-    ratio = "" if plain is None else f"{row.rate / plain:.2f}"
-    share = "" if row.share is None else f"{100 * row.share:.1f}%"
-    spread = f"{row.low:,.0f} … {row.high:,.0f}"
-    return (
-        f"| {row.work} | {row.loop} | {row.rate:,.0f} | {spread} | {ratio} | {row.start} | {row.memory:.1f} | {share} |"
-    )
+def line(name: str, loop: str, of: Timing, share: float | None, plain: float | None, alone: float | None) -> str:
+    cells = [
+        f"{of.rate:,.0f}",
+        f"{min(of.rates):,.0f} … {max(of.rates):,.0f}",
+        "" if plain is None else f"{of.rate / plain:.2f}",
+        f"{of.start:.1f}",
+        f"{of.memory:.1f}",
+        "" if of.waits is None else f"{of.waits:.0%}",
+        "" if share is None else f"{share:.1%}",
+        "" if alone is None else f"{of.rate / alone:.2f}",
+    ]
+    return f"| {name} | {loop} | {' | '.join(cells)} |"
 
 
-def main() -> None:
+def measure(
+    name: str, work: Work, loop: str, processes: Processes, options: argparse.Namespace, flops: float, plain: Any
+) -> tuple[str, float]:
+    """The line of a loop of a work, and its rate."""
+    alone = None
+    if processes.world > 1:
+        one = Processes(processes.device)
+        alone = processes.of_first(lambda: timed(work, loop, random_data(work, one.device), one, options.seconds).rate)
+        work = work.for_all(processes.world)
+    data = random_data(work, processes.device)
+    of = timed(work, loop, data, processes, options.seconds, waits=not options.no_waits)
+    peak = next((peak for card, peak in PEAKS.items() if card in card_name(processes.device)), None)
+    share = None if peak is None else flops * of.rate / (peak * 1e12 * processes.world)
+    return line(name, loop, of, share, plain, alone), of.rate
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="Markdown file, written anew after each row")
     parser.add_argument("--works", nargs="+", help=f"of {', '.join(WORKS)}; a prefix takes all that begin with it")
-    parser.add_argument("--loops", nargs="+", choices=[*PLAIN, *LAB], help="all by default")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each loop, after its warm-up")
+    parser.add_argument("--loops", nargs="+", choices=[*PLAIN, *LAB], help=f"{'; '.join(USUAL)} by default")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each loop, after its warm-up")
+    parser.add_argument("--no-waits", action="store_true", help="no profiled epoch after the timed ones")
     parser.add_argument("--tiny", action="store_true", help="networks and images for a test of this script")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     works = TINY if options.tiny else WORKS
     chosen = [name for name in works if not options.works or any(name.startswith(asked) for asked in options.works)]
     if not chosen:
         parser.error(f"--works must name one of {', '.join(works)}, got {', '.join(options.works)}")
     processes = start()
-    device = processes.device
-    loops = options.loops or [*PLAIN, *LAB]
-    if processes.world > 1:
-        loops = [loop for loop in loops if loop not in PLAIN and "graph" not in loop]
-    title = f"# Training, {processes.world} × {card_name(device)}, PyTorch {torch.__version__}\n"
-    lines = [title, *HEAD]
+    loops = options.loops or (USUAL if processes.world == 1 else USUAL_OF_SEVERAL)
+    if processes.world > 1 and any(loop in PLAIN or "graph" in loop for loop in loops):
+        parser.error("several processes have no plain loop and no graphs")
+    lines = [f"# Training, {processes.world} × {card_name(processes.device)}, PyTorch {torch.__version__}\n", *HEAD]
     if processes.first:
         print("\n".join(lines), flush=True)
     for name in chosen:
-        work = works[name].for_all(processes.world)
-        data = random_data(work, device)
-        flops = operations(work, device)
+        flops = operations(works[name], processes.device)
         plain = None
         for loop in loops:
             try:
-                row = measure(name, work, loop, data, processes, options.seconds, flops)
+                text, rate = measure(name, works[name], loop, processes, options, flops, plain)
+                plain = rate if loop == "plain" else plain
             except Exception as error:  # the other loops are worth their numbers
-                text = f"| {name} | {loop} | failed: {type(error).__name__}: {str(error).splitlines()[0]} | | | | | |"
-            else:
-                plain = row.rate if loop == "plain" else plain
-                text = line(row, plain)
+                if processes.world > 1:
+                    raise  # the others would wait for this one
+                reason = (str(error).splitlines() or [""])[0]
+                text = f"| {name} | {loop} | failed: {type(error).__name__}: {reason} | | | | | | | |"
             lines.append(text)
             if processes.first:
                 print(text, flush=True)
                 if options.out:
+                    options.out.parent.mkdir(parents=True, exist_ok=True)
                     options.out.write_text("\n".join(lines) + "\n")
         if processes.first:
             print(f"({name}: {flops / 1e9:.2f} GFLOP an image, forward and backward)", flush=True)

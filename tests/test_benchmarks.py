@@ -57,12 +57,44 @@ def test_sanitize_finds_the_kernels_right(load, capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_bench_segmentation_writes_its_tables(load, tmp_path, capsys):
-    load("bench_segmentation").main(["--tiny", "--out", str(tmp_path / "segmentation.md")])
+def test_bench_training_writes_its_table(load, tmp_path, capsys):
+    loops = ["plain", "lab", "lab, graph"]
+    arguments = ["--tiny", "--works", "convnet", "--seconds", "0", "--out", str(tmp_path / "training.md")]
+    load("bench_training").main([*arguments, "--loops", *loops])
+    written, printed = (tmp_path / "training.md").read_text(), capsys.readouterr().out
+    rows = [line.split(" | ") for line in written.splitlines() if line.startswith("| convnet")]
+    assert [row[1] for row in rows] == loops
+    # A rate, how often the plain loop's, and nothing that only a GPU has.
+    assert all(float(row[2].replace(",", "")) > 0 for row in rows)
+    assert [bool(row[4].strip()) for row in rows] == [False, True, True]
+    assert "failed" not in written
+    assert all(line in printed for line in written.splitlines())
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_bench_decode_writes_its_tables(load, tmp_path, capsys):
+    arguments = ["--tiny", "--workers", "0", "--model", "resnet10t", "--out", str(tmp_path / "decode.md")]
+    load("bench_decode").main(arguments)
+    written, printed = (tmp_path / "decode.md").read_text(), capsys.readouterr().out
+    (decoding,) = [line for line in written.splitlines() if line.startswith("| 0 |")]
+    assert all(float(rate) > 0 for rate in decoding.strip("| ").split(" | ")[1:])
+    training = [line for line in written.splitlines() if line.startswith("| resnet10t, ")]
+    assert len(training) == 3
+    assert all(line in printed for line in training)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    ("recipe", "names"),
+    [
+        ("ade20k-upernet", ("deit_small_patch16_224", "resnet50")),
+        ("fashion-scenes-upernet", ("resnet18", "deit_tiny_patch16_224")),
+    ],
+)
+def test_bench_segmentation_writes_its_tables(load, tmp_path, recipe, names):
+    load("bench_segmentation").main(["--recipe", recipe, "--tiny", "--out", str(tmp_path / "segmentation.md")])
     lines = (tmp_path / "segmentation.md").read_text().splitlines()
-    backbones = [line.split(" | ")[0] for line in lines if line.startswith(("| deit", "| resnet"))]
-    # Three losses each, deterministic kernels once, and two ways of testing each.
-    assert (
-        backbones
-        == ["| deit_small_patch16_224"] * 3 + ["| resnet50"] * 3 + ["| deit_small_patch16_224"] * 3 + ["| resnet50"] * 2
-    )
+    backbones = [line.split(" | ")[0] for line in lines if line.startswith(tuple(f"| {name}" for name in names))]
+    # Three losses each, the other kernels once, and two ways of testing each.
+    one, other = (f"| {name}" for name in names)
+    assert backbones == [one] * 3 + [other] * 3 + [one] * 3 + [other] * 2

@@ -51,8 +51,8 @@ def test_commands_have_the_options_that_are_given(page, line, monkeypatch):
     name, *arguments = [word for word in shlex.split(line, comments=True)[1:] if word != "…"]
     assert name in cli.COMMANDS
     parsed = None
-    if name in ("train", "compare"):
-        kind = {"train": options.Train, "compare": options.Compare}[name]
+    if name in ("train", "compare", "tune"):
+        kind = {"train": options.Train, "compare": options.Compare, "tune": options.Tune}[name]
         if "--help" in arguments:
             with pytest.raises(SystemExit, match="0"):
                 parsing.parse_with_recipe(kind, name, arguments)

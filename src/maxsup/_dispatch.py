@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maxsup._batch import Batch, check_choice, check_number, prepare
-from maxsup.kernels.choice import IMPLEMENTATIONS, Terms, fused_loss, use_triton
+from maxsup.kernels.choice import IMPLEMENTATIONS, fused_loss, use_triton
+from maxsup.kernels.terms import Terms
 from maxsup.methods.common import Number, readable
 from maxsup.methods.picked import Pick, penalty, picked_cross_entropy
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maxsup.kernels.choice import Terms
+from maxsup.kernels.terms import Terms
 from maxsup.methods.common import Number, first_maximum
 from maxsup.methods.row_sums import row_gradients_, row_losses, row_sums
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from maxsup._batch import check, check_choice, check_number, indices
 from maxsup._linear_chunks import Head, exact_type, losses_and_gradients
-from maxsup.kernels.choice import IMPLEMENTATIONS, Terms, use_triton
+from maxsup.kernels.choice import IMPLEMENTATIONS, use_triton
+from maxsup.kernels.terms import Terms
 from maxsup.methods.common import Number, in_function_transform, readable
 from maxsup.methods.row_sums import without_derivative
 

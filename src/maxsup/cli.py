@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 try:
-    from maxsup.lab.commands import files, finished, listing, studies, training
+    from maxsup.lab.commands import claims, files, finished, listing, studies, training, tuning
 except ModuleNotFoundError as missing:
     raise SystemExit(f"maxsup: {missing.name} is not installed; the command needs pip install 'maxsup[lab]'") from None
 
@@ -28,8 +28,10 @@ usage: maxsup list                      the recipes, methods and data sets
        maxsup segment PATH... --data NAME
                                         mean IoU of UPerNet, fine-tuned on their backbones
        maxsup report DIR                the tables and report.html of a comparison or study, written anew
-       maxsup study list [--measure]    the paper's tables as studies: data, runs, GPU hours
-       maxsup study NAME [options]      one of them: recipes × methods × seeds, and the paper's numbers beside ours
+       maxsup tune RECIPE [options]     learning rate and weight decay for each method, then the comparison with them
+       maxsup study list [--measure]    the paper's tables and our campaign as studies: data, runs, GPU hours
+       maxsup study NAME [options]      one of them: recipes × methods × seeds, the paper's numbers beside its own
+       maxsup claims DIR                the paper's claims, each with the verdict of the comparisons under DIR
        maxsup distill TEACHER... [opts] students of finished runs' networks, seed by seed, as a comparison
        maxsup export RUN --out DIR      its network as safetensors with timm's config and a model card
        maxsup import FILE --model NAME  a checkpoint from elsewhere as a run to analyze, probe or export
@@ -67,6 +69,8 @@ COMMANDS = {
     "segment": finished.segment,
     "report": finished.report,
     "study": studies.study,
+    "tune": tuning.tune,
+    "claims": claims.claims,
     "distill": training.distill,
     "export": files.export,
     "import": files.import_checkpoint,

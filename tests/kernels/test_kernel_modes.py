@@ -8,7 +8,7 @@ from torch.testing import assert_close
 import maxsup
 from maxsup.functional import label_smoothing_cross_entropy, logit_penalty_cross_entropy, max_sup_cross_entropy
 from maxsup.kernels import choice, fused_loss, launch
-from maxsup.kernels.choice import Terms
+from maxsup.kernels.terms import Terms
 from tests.gpu import no_host_synchronisation
 from tests.kernels.test_fused_loss import DEVICE, logits_and_target
 

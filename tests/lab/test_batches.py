@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from maxsup.lab.data import Split, evaluation_batches, training_batches
+from maxsup.lab.data import batches as batches_module
 from maxsup.lab.data.augment import augment, draw
 from maxsup.lab.recipes import Data
 
@@ -84,3 +85,28 @@ def test_evaluation_shares_joined_in_order_of_rank_are_the_split(world):
     assert torch.equal(images, numbered(11).images)
     sizes = [sum(len(y) for _, y in share) for share in shares]
     assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("world", [1, 3])
+@pytest.mark.parametrize("changes", [{}, {"mixup": 0.5}])
+def test_batches_do_not_depend_on_how_many_are_augmented_at_once(monkeypatch, world, changes):
+    generator = torch.Generator().manual_seed(0)
+    split = Split(torch.randint(256, (50, 3, 6, 6), dtype=torch.uint8, generator=generator), torch.arange(50) % 4)
+    recipe = Data(pad_crop=1, flip=True, rotation=30.0, **changes)
+    constants = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.3)
+
+    def made(taken):
+        monkeypatch.setattr(batches_module, "_TAKEN_BYTES", taken)
+        options = {"rank": world - 1, "world": world, "num_classes": 4, "normalization": constants}
+        return list(training_batches(split, recipe, 12, seed=3, **options))
+
+    alone, two, whole = (made(batches * 12 // world * 3 * 6 * 6) for batches in (1, 2, 100))
+    assert len(alone) == len(two) == len(whole) == (4 if changes or world == 3 else 5)
+    for batches in zip(alone, two, whole, strict=True):
+        for parts in zip(*batches, strict=True):
+            assert torch.equal(parts[0], parts[1])
+            assert torch.equal(parts[0], parts[2])
+
+
+def test_an_empty_split_has_no_batches():
+    assert list(training_batches(numbered(0), Data(), 4, seed=0)) == []

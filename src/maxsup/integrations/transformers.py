@@ -16,7 +16,7 @@ from transformers.loss import loss_utils
 from maxsup import OnlineLabelSmoothingLoss, ZipfLabelSmoothingLoss
 from maxsup.integrations._fused_head import FusedHead, head_of, unwrapped
 from maxsup.integrations._schedules import Interval, Schedule, check_schedule
-from maxsup.losses import _Loss
+from maxsup.losses.base import Loss
 from maxsup.methods.common import Number
 
 __all__ = ["AlphaCallback", "TrainerLoss", "fused_head"]
@@ -185,7 +185,7 @@ def fused_head(model: nn.Module) -> Iterator[None]:
 
 
 def _check_criterion(criterion: nn.Module) -> None:
-    if not isinstance(criterion, _Loss):
+    if not isinstance(criterion, Loss):
         raise TypeError(f"criterion must be a loss of maxsup, got {type(criterion).__name__}")
     if isinstance(criterion, OnlineLabelSmoothingLoss):
         raise TypeError("criterion must not be OnlineLabelSmoothingLoss: Trainer's checkpoints do not hold its table")

@@ -7,26 +7,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from maxsup.kernels.terms import Terms
 from maxsup.methods.common import Number, in_function_transform
 
 TRITON_IS_THERE = importlib.util.find_spec("triton") is not None
 IMPLEMENTATIONS = ("auto", "torch", "triton")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-class Terms(NamedTuple):
-    """Strengths of what is added to the cross-entropy; None leaves a term out of the kernel."""
-
-    max_sup: Number | None = None
-    smoothing: Number | None = None
-    penalty: Number | None = None
-    z_loss: Number | None = None
-    strict: bool = False  # smoothing over all classes, as PyTorch's, so that an absent one makes the loss inf
 
 
 def use_triton(impl: str, input: Tensor, target: Tensor, terms: Terms, weight: Tensor | None, *, inplace: bool) -> bool:

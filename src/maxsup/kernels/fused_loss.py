@@ -16,8 +16,8 @@ from torch import Tensor
 
 from maxsup._batch import check, indices
 from maxsup.kernels.arrangement import LEAST_PIXELS, arranged, arranged_like, rows_in
-from maxsup.kernels.choice import Terms
 from maxsup.kernels.launch import Rows, losses_and_gradient, scale_
+from maxsup.kernels.terms import Terms
 from maxsup.methods.common import Number, readable
 
 

@@ -12,10 +12,10 @@ import triton
 from torch import Tensor
 
 from maxsup.kernels.arrangement import rows_in
-from maxsup.kernels.choice import Terms
 from maxsup.kernels.plane_kernel import plane_kernel
 from maxsup.kernels.side_kernels import scale_kernel, weights_kernel
 from maxsup.kernels.stream_kernel import stream_kernel
+from maxsup.kernels.terms import Terms
 from maxsup.kernels.tile_kernel import tile_kernel
 from maxsup.methods.common import Number
 

@@ -6,12 +6,11 @@ import dataclasses
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -24,24 +23,11 @@ from maxsup.lab.records import Json, RecordError
 from maxsup.lab.training.checkpoint import Checkpoint
 from maxsup.lab.training.distillation import check_same_teacher, described, load_teacher, teacher_run
 from maxsup.lab.training.epoch import train_epoch
+from maxsup.lab.training.reproducible import reproducible
 from maxsup.lab.training.run import Run, building
 from maxsup.lab.training.step import autocast
 
 OnEpoch = Callable[[Json], None]
-
-
-@contextmanager
-def _reproducible(threads: int, on_cpu: bool) -> Iterator[None]:
-    """Sets what makes a seed give one result, and restores it."""
-    before = torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    if on_cpu:
-        torch.set_num_threads(threads)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[1:]
 
 
 def _finish(run: Run, data: datasets.DataSet, directory: Path) -> Json:
@@ -198,7 +184,7 @@ def _train(
         records.write_json(directory / "run.json", {**info, **environment.source_state(), **where, **started, **taught})
     processes.of_first(lambda: check_same_teacher(directory, taught))
     with (
-        _reproducible(recipe.cpu_threads, on_cpu=device.type == "cpu"),
+        reproducible(device, "convolutions", threads=recipe.cpu_threads),
         building(recipe, method, seed, data, processes, teacher) as run,
     ):
         on_device = dataclasses.replace(data, train=data.train.to(device), validation=data.validation.to(device))

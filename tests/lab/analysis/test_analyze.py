@@ -179,7 +179,6 @@ def with_an_unknown_label(file):
         (with_nan, "validation features or logits are not finite"),
         (too_short, "test features, logits and labels have shapes"),
         (with_an_unknown_label, "a test label is not among the 5 classes"),
-        (lambda file: file.unlink(), "missing"),
     ],
 )
 def test_damaged_outputs_are_named_and_an_older_record_does_not_outlive_them(run_dir, damage, says):
@@ -193,6 +192,18 @@ def test_damaged_outputs_are_named_and_an_older_record_does_not_outlive_them(run
     assert "measures" not in left
     (run_dir / "outputs.safetensors").write_bytes(whole)
     assert analyze(run_dir) == first
+
+
+@pytest.mark.parametrize("gone", ["outputs.safetensors", "model.safetensors"])
+def test_what_published_records_hold_is_not_made_again(run_dir, gone):
+    first = analyze(run_dir)
+    (run_dir / gone).unlink()
+    assert analyze(run_dir) == first
+    (run_dir / "analysis.json").unlink()
+    for _ in range(2):  # the record of the problem is none to return
+        with pytest.raises(RecordError, match=rf"{gone}: missing"):
+            analyze(run_dir)
+    assert read_json(run_dir / "analysis.json")["problem"].startswith(f"{gone}: missing")
 
 
 def test_a_folder_without_a_run_stays_as_it_is(tmp_path):

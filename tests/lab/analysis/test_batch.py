@@ -21,7 +21,12 @@ def work(path):
         os.kill(os.getpid(), signal.SIGKILL)
     if path.name == "slow":
         time.sleep(0.5)
-    return {"name": path.name, "threads": torch.get_num_threads(), "process": os.getpid()}
+    if path.name.startswith("together"):  # with two others: each worker gets one
+        path.touch()
+        while len(list(path.parent.glob("together-*"))) < 3:
+            time.sleep(0.01)
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"name": path.name, "threads": torch.get_num_threads(), "process": os.getpid(), "gpu": gpu}
 
 
 def runs_named(tmp_path, *names):
@@ -49,6 +54,15 @@ def test_a_worker_that_is_killed_is_an_error_and_no_endless_wait(tmp_path):
     outcomes = run_each(work, runs_named(tmp_path, "fast", "killed", "slow"), workers=1)
     assert outcomes[0].record is not None
     assert all("a worker process was killed" in outcome.error for outcome in outcomes[1:])
+
+
+def test_each_worker_sees_one_of_the_gpus(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,MIG-7")
+    runs = runs_named(tmp_path, "together-0", "together-1", "together-2")
+    outcomes = run_each(work, runs, workers=3, gpus=["4", "MIG-7"])
+    assert sorted(outcome.record["gpu"] for outcome in outcomes) == ["4", "4", "MIG-7"]
+    outcomes = run_each(work, runs_named(tmp_path, "fast"))
+    assert outcomes[0].record["gpu"] == "4,MIG-7"
 
 
 def test_no_runs_and_no_workers(tmp_path):

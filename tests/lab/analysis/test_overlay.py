@@ -112,6 +112,11 @@ def test_a_record_is_kept_until_weights_images_or_settings_change(run_dir, folde
     save_file({**weights, "backbone.fc.bias": weights["backbone.fc.bias"] + 1}, run_dir / "model.safetensors")
     assert localize(run_dir, MASKED, folder)["n"] == 5
 
+    (run_dir / "model.safetensors").unlink()  # and then it cannot be made again
+    assert localize(run_dir, MASKED, folder)["n"] == 5
+    with pytest.raises(RecordError, match=r"model\.safetensors: missing"):
+        localize(run_dir, MASKED, folder, thresholds=(0.5,))
+
 
 def test_images_whose_item_is_cropped_away_do_not_count(run_dir, folder):
     for i in range(5):  # of class a, at the left edge of a wide image: outside its central square
@@ -174,6 +179,10 @@ def test_the_gallery_shows_chosen_images_and_is_kept(comparison, tmp_path):
     file = directory / "analysis" / "gradcam.json"
     write_json(file, {**record, "classes": ["kept"]})
     assert gallery(directory, indices=[7, 3])["classes"] == ["kept"]
+    weights = run_directory(directory, "max-sup", 1) / "model.safetensors"
+    weights.rename(tmp_path / "weights")
+    assert gallery(directory, indices=[7, 3])["classes"] == ["kept"]
+    (tmp_path / "weights").rename(weights)
     assert len(gallery(directory)["images"]) == 10
     with pytest.raises(ValueError, match=r"indices must be from 0 to 359, the test images, got 360"):
         gallery(directory, indices=[360])

@@ -170,6 +170,15 @@ def test_what_cannot_be_probed_says_why(run_dir):
         probe(run_dir, FEW)
 
 
+def test_a_probe_whose_weights_are_gone_is_returned_for_the_same_images_and_settings(run_dir):
+    first = probe(run_dir, FEW)
+    (run_dir / "model.safetensors").unlink()
+    assert probe(run_dir, FEW) == first
+    with pytest.raises(RecordError, match=r"model\.safetensors: missing"):
+        probe(run_dir, FEW, protocol=Protocol(neighbors=3))
+    assert read_json(next(run_dir.glob("probe-*.json"))) == first
+
+
 def test_features_that_are_not_finite_are_an_error_that_names_the_weights(run_dir, monkeypatch):
     monkeypatch.setattr(module, "_features", lambda model, split, device: np.full((len(split), 3), np.nan))
     with pytest.raises(RecordError, match=r"model\.safetensors: the model's features are not finite on digits"):

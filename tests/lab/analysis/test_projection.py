@@ -154,6 +154,15 @@ def test_a_method_without_weights_is_left_out_with_the_reason(trained, tmp_path)
     assert left_out["max-sup"].startswith("seed 1: model.safetensors is damaged (")
 
 
+def test_a_record_whose_weights_are_gone_stays(trained, tmp_path):
+    comparison(tmp_path, trained)
+    first = project(tmp_path)
+    for seed in (0, 1):
+        (run_directory(tmp_path, "max-sup", seed) / "model.safetensors").unlink()
+    assert project(tmp_path) == first
+    assert list(project(tmp_path, classes=["4", "0", "2"])["methods"]) == ["cross-entropy"]
+
+
 def test_bad_choices_are_named(trained, tmp_path):
     comparison(tmp_path, trained)
     with pytest.raises(UnknownNameError, match="unknown class '7'"):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import distributed, multiprocessing
 
 from maxsup import cli
@@ -71,11 +72,19 @@ def test_a_wrong_command_line_says_how(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def shared_arguments(run_dir, folder):
+    """Without dropout, in which the processes differ."""
+    where = [str(run_dir), "--data", "label-folder", "--data-dir", str(folder)]
+    return ["segment", *where, *QUICK, "--batch-size", "4", "--decoder.dropout", "0", "--keep-weights"]
+
+
 def worker(rank, port, run_dir, folder):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    arguments = ["segment", run_dir, "--data", "label-folder", "--data-dir", folder, "--keep-weights", *QUICK]
-    assert cli.main([*arguments, "--batch-size", "4"]) == 0
+    arguments = shared_arguments(run_dir, folder)
+    assert cli.main(arguments) == 0
+    # What the first process refuses ends all of them, and none waits for another.
+    assert cli.main([*arguments, "--seed", "9"]) == 1
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -87,7 +96,7 @@ def free_port():
 
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="this PyTorch was built without gloo")
-def test_two_processes_count_every_test_pixel_once(run_dir, tmp_path):
+def test_two_processes_train_as_one_and_count_every_test_pixel_once(run_dir, tmp_path):
     """Seven test images over two processes: padding the shares to one length would count one twice."""
     folder = tmp_path / "folder"
     random = np.random.default_rng(0)
@@ -104,3 +113,11 @@ def test_two_processes_count_every_test_pixel_once(run_dir, tmp_path):
         assert np.sum(result["confusion"][way]) == sum(16 * (16 + i) for i in range(7))
     assert torch.tensor(result["confusion"]["single"]).sum(1).min() > 0
     assert result["iterations"] == 2
+    assert cli.main([*shared_arguments(run_dir, folder), "--label", "alone"]) == 0
+    both, alone = (run_dir / f"segment-{label}" for label in ("label-folder", "alone"))
+    losses = [[row["train_loss"] for row in records.read_json_lines(of / "metrics.jsonl")] for of in (both, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    weights = load_file(both / "model.safetensors")
+    for name, value in load_file(alone / "model.safetensors").items():
+        # Adam's first steps move each weight by the learning rate at most, whichever way noise around 0 points.
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-3)

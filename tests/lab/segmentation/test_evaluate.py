@@ -5,6 +5,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 from torchmetrics.segmentation import MeanIoU
 
+from maxsup.lab.segmentation import evaluate
 from maxsup.lab.segmentation.augment import framed
 from maxsup.lab.segmentation.data import IGNORE, Arrays
 from maxsup.lab.segmentation.evaluate import confusion, measures, predictions, probabilities, resize
@@ -113,3 +114,16 @@ def test_predictions_have_the_labels_size_whatever_the_frame():
     assert predicted.shape == labels.shape == (2, 20, 30)
     expected = probabilities(Linear(), resize(images[[2, 0]], (40, 60)), (20, 30)).argmax(1)
     assert torch.equal(predicted, expected)
+
+
+def test_large_images_are_shown_a_few_at_a_time(monkeypatch):
+    split = Arrays(torch.zeros(5, 1, 20, 30, dtype=torch.uint8), torch.zeros(5, 20, 30, dtype=torch.uint8))
+
+    def sizes():
+        return [len(labels) for _, labels in predictions(Linear(), split, range(5), torch.device("cpu"))]
+
+    assert sizes() == [5]
+    monkeypatch.setattr(evaluate, "EVALUATION_PIXELS", 2 * 20 * 30)
+    assert sizes() == [2, 2, 1]
+    monkeypatch.setattr(evaluate, "EVALUATION_PIXELS", 1)
+    assert sizes() == [1] * 5

@@ -8,17 +8,31 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import confusion_matrix
+from torch.backends import cudnn
 
-from maxsup.lab import records
+from maxsup.lab import records, train
 from maxsup.lab.analysis.weights import load_model
+from maxsup.lab.recipes import Data, Model, Optimizer
+from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import DataError, RecordError
+from maxsup.lab.segmentation import final
 from maxsup.lab.segmentation import train as module
-from maxsup.lab.segmentation.evaluate import measures
+from maxsup.lab.segmentation.evaluate import confusion, measures
 from maxsup.lab.segmentation.model import Segmenter
-from maxsup.lab.segmentation.recipes import Augmentation, ade20k_upernet
+from maxsup.lab.segmentation.objective import batch_loss
+from maxsup.lab.segmentation.recipes import Augmentation, MultiScale, ade20k_upernet
 from maxsup.lab.segmentation.train import Job, segment
 
 from .conftest import SHORT
+
+# Attention has kernels of its own.
+TRANSFORMER = dataclasses.replace(
+    digits_convnet(),
+    epochs=1,
+    data=Data(name="digits", train_size=200),
+    model=Model(name="deit_tiny_patch16_224", image_size=8, patch_size=2, depth=4),
+    optimizer=Optimizer(name="adamw", lr=1e-3),
+)
 
 
 def job(run_dir, **changes):
@@ -161,15 +175,36 @@ def test_a_loss_that_is_not_finite_ends_as_diverged(run_dir, squares):
     assert result["measures"] == {}
 
 
+def test_the_test_looks_for_no_faster_kernels_at_each_size(run_dir, squares, monkeypatch):
+    """Of files each image has its own size; training, whose crops have one, goes on looking."""
+    found = []
+    monkeypatch.setattr(final, "confusion", lambda *of: found.append(cudnn.benchmark) or confusion(*of))
+    monkeypatch.setattr(module, "batch_loss", lambda *of: found.append(cudnn.benchmark) or batch_loss(*of))
+    segment(job(run_dir, multi_scale=MultiScale()))
+    # Three intervals of two steps and a validation, then the test.
+    assert found == [True, True, False] * 3 + [False]
+    assert not cudnn.benchmark
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("default")  # of operations that have no deterministic kernel
-def test_on_a_gpu_deterministic_kernels_repeat_a_result(run_dir, squares):
-    found = [
-        segment(dataclasses.replace(job(run_dir, iterations=40, interval=20, deterministic=True), label=label))
-        for label in ("one", "two")
-    ]
-    lines = [records.read_json_lines(run_dir / f"segment-{label}" / "metrics.jsonl") for label in ("one", "two")]
-    assert [row["train_loss"] for row in lines[0]] == [row["train_loss"] for row in lines[1]]
-    assert numbers(found[0]) == numbers(found[1])
+@pytest.mark.parametrize("network", ["convnet", "vision transformer"])
+def test_on_a_gpu_deterministic_kernels_repeat_a_result(run_dir, squares, network, tmp_path):
+    if network == "vision transformer":
+        run_dir = tmp_path / "run"
+        train.train(TRANSFORMER, "max-sup", 0, run_dir)
+    long = job(run_dir, iterations=40, interval=20, deterministic=True)
+    of = [dataclasses.replace(long, label=label) for label in ("one", "two", "cut")]
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment(of[2], on_interval=stop)
+    found = [segment(each) for each in of]
+    lines = [records.read_json_lines(each.directory / "metrics.jsonl") for each in of]
+    losses = [[row["train_loss"] for row in rows] for rows in lines]
+    assert losses[0] == losses[1] == losses[2]
+    assert numbers(found[0]) == numbers(found[1]) == numbers(found[2])
     assert found[0]["measures"]["single"]["miou"] > 0.5

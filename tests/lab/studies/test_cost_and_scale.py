@@ -48,6 +48,28 @@ def test_runs_and_hours_by_hand():
     # 3 seeds · 5 · 200 epochs · 1,281,167 images at 2,000 a second.
     speeds = {"imagenet-x": cost.Speed(2000.0, 2048, "a GPU")}
     assert cost.hours(study, 3, speeds) == pytest.approx(15 * 200 * 1_281_167 / 2000 / 3600)
+    # With each comparison's own seeds: three methods with one seed and two with five.
+    own = dataclasses.replace(
+        study,
+        variants=tuple(
+            dataclasses.replace(of, seeds=tuple(range(n))) for of, n in zip(study.variants, (1, 5), strict=True)
+        ),
+    )
+    assert cost.runs(own) == 3 * 1 + 2 * 5
+    assert cost.hours(own, None, speeds) == pytest.approx(13 * 200 * 1_281_167 / 2000 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("data", "images"),
+    [
+        (Data("glyphs"), 25_792),
+        (Data("glyphs", classes=tuple(range(31))), 12_896),
+        (Data("fashion-mnist", train_size=5000), 5000),
+        (Data("fashion-mnist", train_size=5000, imbalance=50.0), 1394),  # docs/robustness.md
+    ],
+)
+def test_the_images_of_an_epoch(data, images):
+    assert cost.training_images(Recipe("x", data=data)) == images
 
 
 def test_a_batch_that_does_not_fit_is_halved(monkeypatch):

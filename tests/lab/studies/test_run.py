@@ -7,7 +7,7 @@ import pytest
 from maxsup.lab.recipes import Data
 from maxsup.lab.report.published import Published
 from maxsup.lab.report.study import summarize_study
-from maxsup.lab.studies import paper
+from maxsup.lab.studies import paper, parts
 from maxsup.lab.studies.run import Probe, run
 from maxsup.lab.studies.study import Column, Row, as_record, changes
 from tests.lab.studies.conftest import recipes, tiny
@@ -82,13 +82,13 @@ def test_the_same_call_finds_everything_done_and_new_seeds_are_added(made, tmp_p
 def test_a_study_of_features_probes_its_runs_and_keeps_the_papers_column(made, tmp_path):
     directory = shutil.copytree(made, tmp_path / "copy")
     probed = Published("Table 3", "", {"probe.cifar10.linear": {"max-sup": (0.81, None)}})
-    column = Column("linear probe %", "linear", paper.probed("cifar10"), probed)
+    column = Column("linear probe %", "linear", parts.probed("cifar10"), probed)
     study = tiny(
         columns=(column,),
         rows=(Row("max-sup", "max-sup"),),
         variants=tiny().variants[1:],
         contrasts=(),
-        afterwards="probe",
+        probe=Data("cifar10"),
     )
     digits = Probe(Data("digits", train_size=50))
     assert run(study, recipes(study), [0, 1], directory, workers=1, probe=digits) == []

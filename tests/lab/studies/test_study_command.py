@@ -6,15 +6,14 @@ import pytest
 
 from maxsup import cli
 from maxsup.lab.commands import studies as commands
-from maxsup.lab.studies import cost, paper
+from maxsup.lab.studies import cost, listing
 from tests.lab.studies.conftest import tiny
 
 
 @pytest.fixture(autouse=True)
 def studies(monkeypatch):
-    monkeypatch.setattr(paper, "STUDIES", {"tiny": tiny})
     for module in ("maxsup.lab.studies", "maxsup.lab.studies.listing"):
-        monkeypatch.setattr(f"{module}.STUDIES", paper.STUDIES)
+        monkeypatch.setattr(f"{module}.STUDIES", {"tiny": tiny})
 
 
 def run(capsys, *arguments):
@@ -83,10 +82,10 @@ def test_the_list_says_what_a_study_needs(capsys, monkeypatch):
     monkeypatch.setitem(cost.IMAGES, "digits", cost.Images("the digits", 1257, 10, 8))
     code, out, _ = run(capsys, "list")
     assert code == 0
-    assert out.startswith("tiny  Table 8: The schedule, digits\n")
+    assert out.startswith(f"{listing.PAPERS}\n\ntiny  Table 8: The schedule, digits\n")
     fields = dict(re.findall(r"^ {6}(\w[\w ]*?)  +(.*)$", out, re.MULTILINE))
     assert fields == {
-        "data": "the digits (1,257 training images)",
+        "data": "the digits (100 training images)",
         "recipes": "constant, linear",
         "methods": "cross-entropy, label-smoothing, max-sup",
         "runs": "15 (3 seeds)",  # cross-entropy once
@@ -97,7 +96,7 @@ def test_the_list_says_what_a_study_needs(capsys, monkeypatch):
     code, out, err = run(capsys, "list", "tiny", "--measure", "--seeds", "10")
     assert code == 0
     assert err == "digits-convnet: 1,000.0 images/s, batch 32 of 32, a GPU\n"
-    # 10 seeds · 5 · 2 epochs · 1,257 images at 1,000 a second: 126 s.
+    # 10 seeds · 5 · 2 epochs · 100 images at 1,000 a second: 10 s.
     assert "GPU hours  0.0\n" in out
     assert "Hours are those of one a GPU" in " ".join(out.split())
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from maxsup.lab.recipes import Alpha
-from maxsup.lab.records import RecordError, write_json
+from maxsup.lab.records import RecordError, read_json, write_json
 from maxsup.lab.report.study import grids, markdown, summarize_study, write_study_report
 from maxsup.lab.studies.study import as_record, changes
 from tests.lab.report import factory
@@ -101,6 +101,20 @@ def test_the_report_links_to_the_comparisons_and_says_what_is_missing(tmp_path):
         summarize_study(directory)
     with pytest.raises(RecordError, match=r"no study here \(study\.json is missing\)"):
         summarize_study(tmp_path)
+
+
+def test_a_record_from_before_there_were_several_tables_makes_the_same_report(tmp_path):
+    directory = written(tmp_path)
+    now = summarize_study(directory)
+    record = read_json(directory / "study.json")
+    for contrast in record["contrasts"]:
+        del contrast["told"]
+    for column in record["columns"]:
+        del column["group"]
+    write_json(directory / "study.json", record)
+    before = summarize_study(directory)
+    assert before["verdict"] == now["verdict"]
+    assert markdown(before) == markdown(now)
 
 
 def test_settings_that_only_make_it_faster_make_no_rehearsal():

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -194,3 +196,37 @@ def test_a_resumed_run_with_everything_on_equals_an_unbroken_one(tmp_path):
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     rows = [read_json_lines(tmp_path / name / "metrics.jsonl") for name in ("whole", "broken")]
     assert [{**row, "seconds": 0} for row in rows[0]] == [{**row, "seconds": 0} for row in rows[1]]
+
+
+def test_a_step_is_compiled_once_while_alpha_moves(monkeypatch):
+    compile, compiled = torch.compile, []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(function, backend=backend, **options))
+    recipe = dataclasses.replace(RECIPE, model=Model("convnet"), compile=True)
+    digits = data.load(recipe.data)
+    with building(recipe, "max-sup", 0, digits, Processes(torch.device("cpu"))) as run:
+        for _ in range(recipe.epochs):
+            train_epoch(run, digits.train, recipe, 0)
+            run.alpha.step()
+            run.epoch += 1
+    assert float(run.loss.alpha) == pytest.approx(recipe.alpha.end)
+    assert len(compiled) == 1
+
+
+def test_the_memory_of_a_run_is_free_when_it_is_over():
+    """Without the collector of circles, which knows nothing of a GPU's memory."""
+    digits = data.load(RECIPE.data)
+    gc.collect()
+    gc.disable()
+    try:
+        with building(RECIPE, "max-sup", 0, digits, Processes(torch.device("cpu"))) as run:
+            train_epoch(run, digits.train, RECIPE, 0)
+        model = weakref.ref(run.model)
+        del run
+        assert model() is None
+    finally:
+        gc.enable()

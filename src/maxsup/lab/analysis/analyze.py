@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from maxsup.lab import environment, records
 from maxsup.lab.analysis import curves
 from maxsup.lab.analysis.confusion import confusion_matrix
-from maxsup.lab.analysis.kept import read_kept, write_compact
-from maxsup.lab.analysis.outputs import outputs_fingerprint, read_outputs
+from maxsup.lab.analysis.kept import archived, read_kept, write_compact
+from maxsup.lab.analysis.outputs import OUTPUTS, outputs_fingerprint, read_outputs
 from maxsup.lab.analysis.shots import Shots, shot_accuracy, shots, training_images
-from maxsup.lab.analysis.weights import fingerprint, load_model
+from maxsup.lab.analysis.weights import WEIGHTS, fingerprint, load_model
 from maxsup.lab.evaluate import Outputs
 from maxsup.lab.models import Backbone
 from maxsup.lab.records import Json, RecordError
@@ -53,13 +53,17 @@ def analyze(run_dir: Path) -> Json:
         confusion     counts by label and prediction on the validation split, for 200 classes at most
         shots         where training images were long-tailed: the classes with many, medium and few, and the definition
 
-    Where the outputs or weights are missing or damaged, a record of an earlier state is replaced by one that holds the
-    ``problem``, so that a report shows neither in place of the other.
+    Where the outputs or weights are gone, as from published records, an earlier record is returned too: it cannot be
+    made again. Where they are damaged, it is replaced by one that holds the ``problem``, so that a report shows neither
+    in place of the other.
 
     Raises:
         RecordError: if the run's outputs or weights are missing or damaged, or do not fit together; it names the file.
     """
     file = run_dir / NAME
+    earlier = archived(file, (run_dir / OUTPUTS, run_dir / WEIGHTS))
+    if earlier is not None:
+        return earlier
     try:
         key: Json = {
             "settings": SETTINGS,

@@ -1,4 +1,4 @@
-"""The same analysis of many finished runs, several at a time in processes of one thread each."""
+"""The same work on many finished runs, several at a time in processes of one thread each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from maxsup.lab import records
@@ -61,13 +62,15 @@ def run_each(
     runs: Sequence[RunRecord],
     *,
     workers: int | None = None,
+    gpus: Sequence[str] = (),
     show: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Calls `function` with the folder of each run, in worker processes; the outcomes in the order of `runs`.
 
     `function` must be one that a new process can import. An error ends its own run alone. `show` gets each outcome as
-    it comes. `workers` is by default the number of cores. Where a process is killed from outside, as for want of
-    memory, the runs that have not ended fail.
+    it comes. `workers` is by default the number of cores. Each process sees one of `gpus`, which are dealt out in turn
+    and named as in ``CUDA_VISIBLE_DEVICES``. Where a process is killed from outside, as for want of memory, the runs
+    that have not ended fail.
 
     Raises:
         ValueError: if `workers` is below 1.
@@ -79,7 +82,13 @@ def run_each(
     if not runs:
         return []
     context = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
+    dealt: SimpleQueue[str | None] = context.SimpleQueue()
+    for i in range(count):
+        dealt.put(gpus[i % len(gpus)] if gpus else None)
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(dealt,)) as pool,
+    ):
         with interrupts_blocked():  # until `_begin`
             futures: dict[Future[Json], RunRecord] = {pool.submit(function, run.path): run for run in runs}
         pending = set(futures)
@@ -121,11 +130,14 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _begin() -> None:
-    """A worker's first act: to end quietly with Ctrl-C, which reaches the whole group, and with its parent."""
+def _begin(gpus: SimpleQueue[str | None]) -> None:
+    """A worker's first act: to take its GPU, and to end with Ctrl-C, which reaches the whole group, and its parent."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    gpu = gpus.get()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 
 
 def _die_with_parent() -> None:

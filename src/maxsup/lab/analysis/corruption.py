@@ -10,9 +10,9 @@ from torch import Tensor
 
 from maxsup.lab import environment, records
 from maxsup.lab.analysis import curves
-from maxsup.lab.analysis.kept import read_kept, write_compact
-from maxsup.lab.analysis.outputs import outputs_fingerprint, read_outputs
-from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
+from maxsup.lab.analysis.kept import archived, read_kept, write_compact
+from maxsup.lab.analysis.outputs import OUTPUTS, outputs_fingerprint, read_outputs
+from maxsup.lab.analysis.weights import WEIGHTS, fingerprint, load_model, trained_data
 from maxsup.lab.data import AnySplit, evaluation_batches, load
 from maxsup.lab.data.corruptions import CORRUPTIONS, FAMILIES, SEVERITIES, corrupt
 from maxsup.lab.evaluate import EVALUATION_BATCH
@@ -54,6 +54,9 @@ def measure_corruptions(run_dir: Path, data_dir: Path | None = None) -> Json:
         ValueError: for images of other than one or three channels.
     """
     file = run_dir / NAME
+    earlier = archived(file, (run_dir / OUTPUTS, run_dir / WEIGHTS), {"settings": SETTINGS})
+    if earlier is not None:
+        return earlier
     key: Json = {
         "settings": SETTINGS,
         "outputs_sha256": outputs_fingerprint(run_dir),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from maxsup.lab import records
@@ -19,6 +20,23 @@ def read_kept(file: Path, key: Json) -> Json | None:
         return None
     plain: Json = json.loads(json.dumps(key))  # as it was written: tuples became lists
     return content if all(content.get(name) == value for name, value in plain.items()) else None
+
+
+def archived(file: Path, made_of: Iterable[Path], key: Json | None = None) -> Json | None:
+    """The record in `file` where something that it was `made_of` is gone, so that it cannot be made again; else None.
+
+    Published records are so: without outputs and weights. The record has to hold every entry of `key`, nested ones too.
+    """
+    if all(one.is_file() for one in made_of):
+        return None
+    kept = read_kept(file, {})
+    return None if kept is None or "problem" in kept or not _holds(kept, json.loads(json.dumps(key or {}))) else kept
+
+
+def _holds(content: object, key: object) -> bool:
+    if isinstance(content, dict) and isinstance(key, dict):
+        return all(name in content and _holds(content[name], value) for name, value in key.items())
+    return content == key
 
 
 def write_compact(file: Path, content: Json) -> None:

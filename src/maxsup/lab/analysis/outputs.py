@@ -15,13 +15,16 @@ SPLITS = ("validation", "test")
 _PARTS = ("features", "logits", "labels")
 
 
+OUTPUTS = "outputs.safetensors"
+
+
 def outputs_file(run_dir: Path) -> Path:
     """Where a finished run keeps its outputs.
 
     Raises:
         RecordError: if the file is missing.
     """
-    file = run_dir / "outputs.safetensors"
+    file = run_dir / OUTPUTS
     if not file.is_file():
         raise RecordError(f"{file}: missing; a run writes it when it finishes, and `maxsup import` with --data")
     return file

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from maxsup.lab import environment, records
 from maxsup.lab.analysis.gradcam import GradCam, grad_cam
-from maxsup.lab.analysis.kept import read_kept
-from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
+from maxsup.lab.analysis.kept import archived, read_kept
+from maxsup.lab.analysis.weights import WEIGHTS, fingerprint, load_model, trained_data
 from maxsup.lab.data import AnySplit, DataSet, choose, load
 from maxsup.lab.data.splits import with_channels
 from maxsup.lab.models import Backbone
@@ -56,19 +56,17 @@ def localize(
     """
     if target not in ("label", "prediction"):
         raise ValueError(f"target must be 'label' or 'prediction', got {target!r}")
-    weights = fingerprint(run_dir)
     data_set, data = _data_for(run_dir, data, data_dir)
     test = data_set.test
     if test.masks is None:
         raise ValueError(f"data: {data_set.name} has no masks")
-    settings: Json = {
-        "data": dataclasses.asdict(data),
-        "data_sha256": _fingerprint(test.images, test.labels, test.masks),
-        "model_sha256": weights,
-        "target": target,
-        "thresholds": list(thresholds),
-    }
     file = run_dir / record_name(data_set.name, target)
+    images: Json = {"data_sha256": _fingerprint(test.images, test.labels, test.masks)}
+    asked: Json = {"target": target, "thresholds": list(thresholds)}
+    earlier = archived(file, (run_dir / WEIGHTS,), {"settings": images | asked})
+    if earlier is not None:
+        return earlier
+    settings = {"data": dataclasses.asdict(data), **images, "model_sha256": fingerprint(run_dir), **asked}
     kept = read_kept(file, {"settings": settings})
     if kept is not None:
         return kept
@@ -80,7 +78,7 @@ def localize(
     found = localization(cams, seen.target_masks().to(cams.device), thresholds)
     content: Json = {
         "settings": settings,
-        "model_sha256": weights,
+        "model_sha256": settings["model_sha256"],
         "data": {"name": data_set.name, "split": "test", "class_names": list(data_set.class_names)},
         "n": len(seen),
         "cropped_away": len(test) - len(seen),
@@ -138,13 +136,13 @@ def gallery(directory: Path, data_dir: Path | None = None, *, indices: Sequence[
         if not 0 <= index < len(data_set.test):
             raise ValueError(f"indices must be from 0 to {len(data_set.test) - 1}, the test images, got {index}")
     shown = data_set.test.take(torch.tensor(chosen))
-    settings: Json = {
-        "indices": chosen,
-        "data_sha256": _fingerprint(shown.images, shown.labels),
-        "model_sha256": {method: fingerprint(run) for method, run in runs.items()},
-        "seeds": seeds,
-    }
+    images_shown: Json = {"indices": chosen, "data_sha256": _fingerprint(shown.images, shown.labels)}
     file = directory / "analysis" / "gradcam.json"
+    earlier = archived(file, [run / WEIGHTS for run in runs.values()], {"settings": images_shown})
+    if earlier is not None:
+        return earlier
+    fingerprints = {method: fingerprint(run) for method, run in runs.items()}
+    settings: Json = {**images_shown, "model_sha256": fingerprints, "seeds": seeds}
     kept = read_kept(file, {"settings": settings})
     if kept is not None:
         return kept

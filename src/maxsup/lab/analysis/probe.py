@@ -19,9 +19,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from maxsup.lab import environment, evaluate, records
 from maxsup.lab.analysis import logistic
-from maxsup.lab.analysis.kept import read_kept
+from maxsup.lab.analysis.kept import archived, read_kept
 from maxsup.lab.analysis.logistic import STRENGTHS, Array, Labels, Regression, Solver
-from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
+from maxsup.lab.analysis.weights import WEIGHTS, fingerprint, load_model, trained_data
 from maxsup.lab.data import AnySplit, DataSet, Split, choose, load
 from maxsup.lab.data.splits import stratified, with_channels
 from maxsup.lab.models import Classifier
@@ -48,7 +48,8 @@ class Protocol:
 def probe(run_dir: Path, data: Data, data_dir: Path | None = None, protocol: Protocol | None = None) -> Json:
     """Probes the finished run in `run_dir` on `data`; returns the record, which it keeps in the run's folder.
 
-    A record that was made of the same weights, images and settings is returned as it is. Images get the size and the
+    A record that was made of the same weights, images and settings is returned as it is, and so is one of the same
+    images and settings where the weights are gone, as from published records. Images get the size and the
     channels of those that the run was trained on (`resize`, `with_channels`), and the model's own normalisation.
     Where the run was trained on some classes of the same data set and `data` names no classes, it is probed on the
     others.
@@ -59,17 +60,14 @@ def probe(run_dir: Path, data: Data, data_dir: Path | None = None, protocol: Pro
         ValueError: if the data has too few images or classes, or `protocol.neighbors` exceeds the training images.
     """
     protocol = protocol or Protocol()
-    weights = fingerprint(run_dir)
     data_set, data = prepare(run_dir, data, data_dir, protocol)
-    settings: Json = {
-        "data": dataclasses.asdict(data),
-        "data_sha256": _fingerprint(data_set),
-        "model_sha256": weights,
-        "strengths": list(STRENGTHS),
-        "choosing_share": 1 / CHOOSING,
-        **dataclasses.asdict(protocol),
-    }
     file = run_dir / record_name(data)
+    images: Json = {"data_sha256": _fingerprint(data_set)}
+    steps: Json = {"strengths": list(STRENGTHS), "choosing_share": 1 / CHOOSING, **dataclasses.asdict(protocol)}
+    earlier = archived(file, (run_dir / WEIGHTS,), {"settings": images | steps})
+    if earlier is not None:
+        return earlier
+    settings = {"data": dataclasses.asdict(data), **images, "model_sha256": fingerprint(run_dir), **steps}
     kept = read_kept(file, {"settings": settings})
     if kept is not None:
         return kept

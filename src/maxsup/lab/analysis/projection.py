@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from maxsup.lab import environment, evaluate, records
 from maxsup.lab.analysis.confusion import confusion_matrix, most_confused
 from maxsup.lab.analysis.curves import significant
-from maxsup.lab.analysis.kept import read_kept, write_compact
+from maxsup.lab.analysis.kept import archived, read_kept, write_compact
 from maxsup.lab.analysis.outputs import read_outputs
-from maxsup.lab.analysis.weights import fingerprint, load_model, trained_data
+from maxsup.lab.analysis.weights import WEIGHTS, fingerprint, load_model, trained_data
 from maxsup.lab.data import AnySplit, DataSet, Split, load
 from maxsup.lab.models import Backbone, Classifier
 from maxsup.lab.names import lookup
@@ -59,8 +59,9 @@ def project(
     """Projects one finished run a method onto the plane of three classes; keeps and returns the record.
 
     The record, ``analysis/projection.json`` in the comparison's folder, is returned as it is if it was made of the
-    same weights and settings. Each method shows its run of the lowest seed that all methods finished, or of its own
-    lowest if there is none; a method without a usable run stands under ``left_out`` with the reason.
+    same weights and settings, or, unless `classes` or `method` are given, of weights that are gone. Each method
+    shows its run of the lowest seed that all methods finished, or of its own lowest if there is none; a method
+    without a usable run stands under ``left_out`` with the reason.
 
     Args:
         directory: The comparison's folder.
@@ -76,6 +77,11 @@ def project(
             data set has fewer than three classes.
     """
     comparison = records.read_comparison(directory)
+    file = directory / "analysis" / "projection.json"
+    if classes is None and method is None:
+        earlier = archived(file, _shown(file, comparison))
+        if earlier is not None:
+            return earlier
     method = comparison.methods[0] if method is None else method
     lookup("method", method, dict.fromkeys(comparison.methods))
     runs, left_out = _usable(comparison)
@@ -94,7 +100,6 @@ def project(
         "model_sha256": {name: fingerprint(run.path) for name, run in runs.items()},
         "left_out": left_out,
     }
-    file = directory / "analysis" / "projection.json"
     key: Json = {"settings": settings, "chosen_by": chosen_by}
     kept = read_kept(file, key)
     if kept is not None:
@@ -142,6 +147,15 @@ def _choose(
     among = total[np.ix_(triple, triple)]
     count = int(among.sum() - among.trace())
     return triple, f"{method} confuses them most, {count} times on the validation images"
+
+
+def _shown(file: Path, comparison: Comparison) -> list[Path]:
+    """The weights of the runs that the record in `file` shows; none if there is no record."""
+    of = read_kept(file, {}) or {}
+    directory = comparison.path
+    return [
+        records.run_directory(directory, name, one["seed"]) / WEIGHTS for name, one in of.get("methods", {}).items()
+    ]
 
 
 def _usable(comparison: Comparison) -> tuple[dict[str, RunRecord], dict[str, str]]:

@@ -15,9 +15,11 @@ from torch import Tensor
 from maxsup.lab import models, recipes, records
 from maxsup.lab.records import Json, RecordError
 
+WEIGHTS = "model.safetensors"
+
 
 def _file(run_dir: Path) -> Path:
-    file = run_dir / "model.safetensors"
+    file = run_dir / WEIGHTS
     if not file.is_file():
         raise RecordError(f"{file}: missing; a run writes it when it finishes")
     return file

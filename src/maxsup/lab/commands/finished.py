@@ -101,5 +101,5 @@ def report(arguments: Sequence[str]) -> int:
             raise UsageError("--reference is a comparison's; a study has its own")
         write_and_print_study(options.directory)
     else:
-        write_and_print_report(options.directory, options.reference)
+        write_and_print_report(options.directory, options.reference, whole=True)
     return 0

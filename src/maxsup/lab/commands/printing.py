@@ -22,18 +22,27 @@ def print_measures(result: Json) -> None:
         print(f"{split}: {shown}")
 
 
-def write_and_print_report(directory: Path, reference: str | None = None) -> None:
-    """Writes a comparison's report and prints its tables, its legend and its verdict."""
+# Groups of tables that every comparison has.
+FIRST = ("accuracy", "representation")
+
+
+def write_and_print_report(directory: Path, reference: str | None = None, *, whole: bool = False) -> None:
+    """Writes a comparison's report; prints its first tables, or the `whole` of them, their legend and the verdict."""
     from maxsup.lab import records, report
 
     written = report.write_report(directory, reference)
     summary = report.summarize(records.read_comparison(directory), reference)
     console = Console()
-    for table in report.rich_tables(summary, console.width):
+    groups = [group for group in summary["groups"] if group["tables"]]
+    shown = summary | {"groups": [group for group in groups if whole or group["name"] in FIRST]}
+    for table in report.rich_tables(shown, console.width):
         console.print(table)
-    console.print(report.legend(summary), style="dim", highlight=False)
+    console.print(report.legend(shown), style="dim", highlight=False)
     console.print("\n" + " ".join(summary["verdict"]) + "\n", highlight=False)
-    print("written: " + ", ".join(str(path) for path in written))
+    more = [group["title"] for group in groups if group not in shown["groups"]]
+    if more:
+        print(f"Not shown here, but in the files and by `maxsup report {directory}`: {', '.join(more)}.\n")
+    print_written(written)
 
 
 def write_and_print_study(directory: Path) -> None:
@@ -47,7 +56,18 @@ def write_and_print_study(directory: Path) -> None:
     for table in formats.rich_grids(study.grids(summary), console.width):
         console.print(table)
     console.print("\n" + " ".join(summary["verdict"]) + "\n", highlight=False)
-    print("written: " + ", ".join(str(path) for path in written))
+    print_written(written)
+
+
+def print_written(paths: Sequence[Path]) -> None:
+    """Where files were written, and which: the page first, a picture once however many forms it has."""
+    pages = [path for path in paths if path.suffix == ".html"]
+    forms: dict[str, list[str]] = {}
+    for path in paths:
+        if path not in pages:
+            forms.setdefault(path.stem, []).append(path.suffix.removeprefix("."))
+    others = [f"{stem}.{of[0] if len(of) == 1 else '{' + ','.join(of) + '}'}" for stem, of in forms.items()]
+    print(f"written: {', '.join(map(str, pages))}; beside it {', '.join(others)}")
 
 
 def errors(outcomes: Sequence[Outcome]) -> list[str]:

@@ -1,19 +1,17 @@
-"""What `maxsup segment` does with many runs: which job on which GPU, how many at a time, and what is told of each."""
+"""What `maxsup segment` does with many runs: how many at a time, and what is told of each."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-import torch
-
 from maxsup.lab import progress
 from maxsup.lab.analysis.batch import Outcome, collect, run_each
+from maxsup.lab.executors.local import visible_gpus
 from maxsup.lab.options import Segment
+from maxsup.lab.processes import launched
 from maxsup.lab.records import Json, RunRecord
 from maxsup.lab.segmentation import sources
 from maxsup.lab.segmentation.data import SegmentationData
@@ -21,14 +19,6 @@ from maxsup.lab.segmentation.train import Job, OnInterval
 from maxsup.lab.segmentation.train import segment as segment_run
 
 __all__ = ["collect", "is_main_process", "segment"]
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A job and the GPU it is for."""
-
-    job: Job
-    gpu: int | None
 
 
 def segment(runs: Sequence[RunRecord], options: Segment) -> list[Outcome]:
@@ -39,31 +29,27 @@ def segment(runs: Sequence[RunRecord], options: Segment) -> list[Outcome]:
     """
     # Every file is read once here: damaged data is one error, now, and not one per run after hours.
     _load(options.recipe.data, options.data_dir).cut(options.recipe.train_size).check()
-    gpus = torch.cuda.device_count()
-    placed = {}
-    for i, run in enumerate(runs):
+    jobs = {}
+    for run in runs:
         seed = run.seed if options.seed is None else options.seed
-        job = Job(run.path, options.recipe, seed, options.label, options.keep_weights, options.loaders)
-        placed[run.path] = _Placed(job, i % gpus if gpus and _processes() == 1 else None)
-    if len(runs) == 1 or _processes() > 1:
-        return [_here(run, placed[run.path], options.data_dir) for run in runs]
-    function = partial(_segment, placed=placed, data_dir=options.data_dir)
+        jobs[run.path] = Job(run.path, options.recipe, seed, options.label, options.keep_weights, options.loaders)
+    if len(runs) == 1 or launched()[1] > 1:
+        return [_here(run, jobs[run.path], options.data_dir) for run in runs]
+    gpus = visible_gpus()
+    workers = options.workers if options.workers is not None else len(gpus) or None
+    function = partial(_segment, jobs=jobs, data_dir=options.data_dir)
     with progress.of_analysis(len(runs), f"segment {options.recipe.data}", _line) as show:
-        return run_each(function, runs, workers=options.workers or gpus or None, show=show)
+        return run_each(function, runs, workers=workers, gpus=gpus, show=show)
 
 
 def is_main_process() -> bool:
     """Whether this process is the one, of those that a launcher started, that writes and tells."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return launched()[0] == 0
 
 
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _segment(run_dir: Path, placed: Mapping[Path, _Placed], data_dir: Path | None) -> Json:
-    of = placed[run_dir]
-    return segment_run(of.job, data=_load(of.job.recipe.data, data_dir), gpu=of.gpu)
+def _segment(run_dir: Path, jobs: Mapping[Path, Job], data_dir: Path | None) -> Json:
+    job = jobs[run_dir]
+    return segment_run(job, data=_load(job.recipe.data, data_dir))
 
 
 @lru_cache(maxsize=1)
@@ -72,11 +58,11 @@ def _load(name: str, data_dir: Path | None) -> SegmentationData:
     return sources.load(name, data_dir)
 
 
-def _here(run: RunRecord, of: _Placed, data_dir: Path | None) -> Outcome:
+def _here(run: RunRecord, job: Job, data_dir: Path | None) -> Outcome:
     """In this process, with a line for each interval."""
     try:
-        data = _load(of.job.recipe.data, data_dir)
-        record = segment_run(of.job, data=data, gpu=of.gpu, on_interval=_teller(run, of.job))
+        data = _load(job.recipe.data, data_dir)
+        record = segment_run(job, data=data, on_interval=_teller(run, job))
     except (ValueError, OSError) as error:  # records, data, settings: their messages say it all
         return Outcome(run, error=str(error))
     if is_main_process():

@@ -44,7 +44,7 @@ def study(arguments: Sequence[str]) -> int:
         workers=options.workers,
         data_dir=options.data_dir,
         executor=executors.choose(options.executor, options.ray_address, options.gpus_per_run),
-        probe=command.probe_of(options),
+        probe=command.probe_of(study, options),
         tell=lambda line: print(line, file=sys.stderr),
     )
     write_and_print_study(run.study_directory(study, options.out))

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maxsup.lab.data.augment import augment, draw
+from maxsup.lab.data.augment import Draws, augment, draw
 from maxsup.lab.data.loader import Wait
 from maxsup.lab.data.mixing import FloatAugmentation
 from maxsup.lab.data.order import batch_slices, epoch_length, epoch_order, even_share, paired
@@ -20,6 +20,9 @@ from maxsup.lab.recipes import Data
 
 # Purposes of seeds, beside those of mixing.py.
 _WORKERS, _DRAWS = 0, 4
+# So many bytes of images in memory are taken and augmented at once, of several batches if they are small: on a GPU each
+# of its operations takes the host as long as one of the network's.
+_TAKEN_BYTES = 1 << 24
 
 
 class Batches:
@@ -103,14 +106,13 @@ def training_batches(
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         floats = None
-        for number, (images, labels) in enumerate(_read(split, data, order, positions, seed, device, wait)):
-            own = positions[number]
-            images = augment(images, data, draws[own if isinstance(own, slice) else own.to(home)])
+        made = _augmented(split, data, order, positions, draws, seed, device, wait)
+        for number, (images, labels) in enumerate(made):
             if data.random_erasing or data.mixes:
                 if floats is None:
                     floats = FloatAugmentation(data, len(order), images.shape[1:], seed, num_classes, normalization)
                 batch = range(number * batch_size, min((number + 1) * batch_size, len(order)))
-                images, labels = floats(images, labels, _numbers(own), batch, number)
+                images, labels = floats(images, labels, _numbers(positions[number]), batch, number)
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
     return Batches(len(slices), batches(), wait)
@@ -146,26 +148,42 @@ def _numbers(positions: slice | Tensor) -> NDArray[np.int64]:
     return positions.numpy()
 
 
-def _read(
+def _augmented(
     split: Split | Streamed,
     data: Data,
     order: Tensor,
     positions: list[slice | Tensor],
+    draws: Draws,
     seed: int,
     device: torch.device,
     wait: Wait,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images and labels at positions of an epoch, before what happens to batches."""
+    """The images and labels at positions of an epoch, batch by batch, before what happens to whole batches."""
     if isinstance(split, Split):
-        for part in positions:
-            indices = order[part if isinstance(part, slice) else part.to(order.device)]
-            yield split.images[indices], split.labels[indices]
+        largest = max((len(_numbers(part)) for part in positions), default=1)
+        at_once = max(1, _TAKEN_BYTES // (largest * max(1, split.images[:1].nbytes)))
+        for start in range(0, len(positions), at_once):
+            parts = positions[start : start + at_once]
+            sizes, joined = [len(_numbers(part)) for part in parts], _joined(parts, order.device)
+            indices = order[joined]
+            images = augment(split.images[indices], data, draws[joined])
+            yield from zip(images.split(sizes), split.labels[indices].split(sizes), strict=True)
         return
     indices_of = [order[part] for part in positions]
     chance = seeds(seed, _WORKERS, len(order))
     chances = [chance[_numbers(part)] for part in positions]
-    for indices, images in zip(indices_of, split.training(indices_of, chances, data, device, wait), strict=True):
-        yield images, split.labels[indices].to(device, non_blocking=True)
+    read = split.training(indices_of, chances, data, device, wait)
+    for part, indices, images in zip(positions, indices_of, read, strict=True):
+        drawn = draws[_joined([part], device)]
+        yield augment(images, data, drawn), split.labels[indices].to(device, non_blocking=True)
+
+
+def _joined(parts: list[slice | Tensor], device: torch.device) -> slice | Tensor:
+    """The positions of batches, one after the other."""
+    first, last = parts[0], parts[-1]
+    if isinstance(first, slice) and isinstance(last, slice) and (len(parts) == 1 or first.step == 1):
+        return slice(first.start, last.stop, first.step)
+    return torch.from_numpy(np.concatenate([_numbers(part) for part in parts])).to(device, non_blocking=True)
 
 
 def evaluation_batches(

@@ -78,7 +78,8 @@ def default_workers(recipe: Recipe) -> int:
     return gpus or max(1, len(os.sched_getaffinity(0)) // recipe.cpu_threads)
 
 
-def _gpus() -> list[str]:
+def visible_gpus() -> list[str]:
+    """This machine's GPUs, one by one, as `CUDA_VISIBLE_DEVICES` names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     return visible.split(",")[:count] if visible else [str(i) for i in range(count)]
@@ -89,7 +90,7 @@ class LocalPool:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._gpus = _gpus()
+        self._gpus = visible_gpus()
         self._workers: list[_Worker] = []
 
     def has_room(self) -> bool:

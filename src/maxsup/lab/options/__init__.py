@@ -1,11 +1,12 @@
 """The options of each command; the documentation of a field is what `--help` shows."""
 
 from maxsup.lab.options.files import DataMake, DataShow, Export, Import, StudyList
-from maxsup.lab.options.finished import Analyze, Corrupt, Probe, Report, Segment
-from maxsup.lab.options.training import Compare, Distill, Study, Train
+from maxsup.lab.options.finished import Analyze, Claims, Corrupt, Probe, Report, Segment
+from maxsup.lab.options.training import Compare, Distill, Study, Train, Tune
 
 __all__ = [
     "Analyze",
+    "Claims",
     "Compare",
     "Corrupt",
     "DataMake",
@@ -19,4 +20,5 @@ __all__ = [
     "Study",
     "StudyList",
     "Train",
+    "Tune",
 ]

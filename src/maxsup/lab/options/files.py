@@ -11,12 +11,12 @@ import tyro
 
 @dataclass(frozen=True)
 class StudyList:
-    """List the studies: which table, what data, which methods, how many runs and how many GPU hours."""
+    """List the studies: what they show, what data, which methods, how many runs and how many GPU hours."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME...]")] = ()
     """Studies to list; none lists all."""
-    seeds: int = 3
-    """Seeds per method."""
+    seeds: int | None = None
+    """Seeds per method; None takes the study's own number."""
     measure: bool = False
     """Time a few steps of each recipe's network on synthetic images here, and estimate the GPU hours from it."""
 

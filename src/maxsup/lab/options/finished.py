@@ -107,3 +107,18 @@ class Report:
     """Folder of the comparison, or of the study's report (study-NAME)."""
     reference: str | None = None
     """Method from which differences are taken; None: the comparison's first."""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Say of each of the paper's claims what finished comparisons show, from their records; nothing is trained.
+
+    A verdict is: confirmed here, contradicted here, not seen, cannot be shown with this n, not measured. Each row has
+    the effect, its interval, n, the exact p and the corrected one; where nothing is seen, the effect that this n could
+    have shown; where nothing is measured, the command that would.
+    """
+
+    directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder with comparisons in it, at any depth, or one comparison."""
+    out: Path | None = None
+    """Folder for claims.md, claims.json and claims.html; None is the folder itself."""

@@ -1,4 +1,4 @@
-"""Options of what trains: `train`, `compare`, `distill` and a study."""
+"""Options of what trains: `train`, `compare`, `distill`, `tune` and a study."""
 
 from __future__ import annotations
 
@@ -95,26 +95,59 @@ class Distill(ManyRuns):
 
 @dataclass(frozen=True, kw_only=True)
 class Study(ManyRuns):
-    """Make one of the paper's tables: its recipes × methods × seeds, then the report with the paper's numbers.
+    """Make a study: its recipes × methods × seeds, then the report, with the paper's numbers if it is the paper's.
 
     Each recipe is a comparison in a folder of its own; studies that train the same share it if they have the same
     --out. The same command resumes an interrupted study; seeds can be added later. Options of the recipe change all
-    recipes of the study. Whatever makes it another experiment than the paper's makes it a rehearsal, and its report
-    says so.
+    recipes of the study. Whatever makes it another experiment makes it a rehearsal, and its report says so.
     """
 
     recipe: RecipeOptions
     out: Path
     """Folder of the study's comparisons and report; several studies can share it."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds; every method runs with each. Fewer than 8 cannot show a difference among six methods."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds; every method runs with each. None takes the study's own, 0 1 2 for the paper's. Fewer than 8 cannot show a
+    difference among seven methods."""
     scale: float = 1.0
     """Share of the epochs and of the training images to take, for a rehearsal."""
     image_size: int | None = None
     """Side of the images for a rehearsal, with networks made for it: smaller patches, or the stem for small images."""
-    probe_data: str = "cifar10"
-    """Images of the linear probe (table3)."""
+    probe_data: str | None = None
+    """Images of the probe, of a study that has one; None takes the study's own."""
     probe_train_size: int | None = None
-    """Training images of the linear probe; None takes all."""
+    """Training images of the probe; None takes as many as the study does."""
     probe_data_dir: Path | None = None
-    """Folder with the files of the probe's images, where it needs some."""
+    """Folder with the files of the probe's images, where it needs some; None: that of the same data set's training
+    images, or the usual place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune(ManyRuns):
+    """Choose learning rate and weight decay for each method by validation accuracy, then compare with them.
+
+    Every method has the same grid and the same tuning seeds, which are no seeds of the comparison. The report has two
+    tables: all methods with the recipe's own settings, and each with those that were chosen for it. The same command
+    resumes what was interrupted.
+    """
+
+    recipe: RecipeOptions
+    out: Path
+    """Folder of the grid, the choice, the comparisons and their report."""
+    methods: tuple[str, ...] = (
+        "cross-entropy",
+        "label-smoothing",
+        "online-label-smoothing",
+        "zipf-label-smoothing",
+        "max-sup",
+        "logit-penalty",
+        "confidence-penalty",
+    )
+    """Methods by name, the first being the reference; `maxsup list` shows them."""
+    seeds: tuple[int, ...] = tuple(range(10))
+    """Seeds of the comparison. Fewer than 8 cannot show a difference among seven methods."""
+    tuning_seeds: tuple[int, ...] = (1000, 1001)
+    """Seeds of the grid; none can be a seed of the comparison."""
+    lrs: tuple[float, ...] | None = None
+    """Learning rates of the grid; None: half the recipe's, the recipe's, and twice the recipe's."""
+    weight_decays: tuple[float, ...] | None = None
+    """Weight decays of the grid; None: half the recipe's, the recipe's, and twice the recipe's."""

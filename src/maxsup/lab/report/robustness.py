@@ -12,7 +12,7 @@ CORRUPTIONS = "corruptions.json"
 LABEL_NOISE = "label-noise"
 LONG_TAIL = "long-tail"
 
-_LABELS = Table(
+LABELS = Table(
     "Training images, some with wrong labels",
     (
         Measure("train.accuracy", "accuracy on given labels %", "share predicted as labelled, right or wrong", True),
@@ -36,7 +36,7 @@ _LABELS = Table(
         Measure("train_clean.r_squared", "R² right labels", "class separation of all training images by right labels"),
     ),
 )
-_SHOTS = Table(
+SHOTS = Table(
     "Test images, by the number of training images of their class",
     (
         Measure("test.class_accuracy", "all classes %", "mean over the classes of their accuracy", True, "higher"),
@@ -57,10 +57,10 @@ def groups(found: Collection[str], corruptions: Mapping[str, str]) -> list[Group
     """The sections for which runs have measures, of those `found`, by key; `corruptions` gives each kind its family."""
     sections = []
     if "train_clean.accuracy" in found:
-        sections.append(Group(LABEL_NOISE, "Wrong training labels", (_LABELS,), record=None))
+        sections.append(Group(LABEL_NOISE, "Wrong training labels", (LABELS,), record=None))
     if "test.class_accuracy" in found:
-        kept = tuple(of for of in _SHOTS.measures if of.key in found)
-        sections.append(Group(LONG_TAIL, "Long-tailed classes", (Table(_SHOTS.title, kept),)))
+        kept = tuple(of for of in SHOTS.measures if of.key in found)
+        sections.append(Group(LONG_TAIL, "Long-tailed classes", (Table(SHOTS.title, kept),)))
     if corruptions:
         sections.append(
             Group(

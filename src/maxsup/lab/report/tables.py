@@ -253,7 +253,7 @@ def runs(comparison: Comparison, summary: Json) -> Grid:
     """The state of every run, and what is wrong with it or with a file of its folder."""
     rows = []
     for run in comparison.runs:
-        problems = [_reason(run)] if run.status != "finished" else []
+        problems = [reason(run)] if run.status != "finished" else []
         of = f"{run.method} seed {run.seed}"
         problems += [
             f"{problem['file']}: {problem['reason']}" for problem in summary["problems"] if problem["run"] == of
@@ -274,7 +274,7 @@ def runs(comparison: Comparison, summary: Json) -> Grid:
     return Grid("runs", "Runs", "State of every run", heads, rows)
 
 
-def _reason(run: RunRecord) -> str:
+def reason(run: RunRecord) -> str:
     """Why a run is not finished, in one line."""
     if run.problem and run.problem.strip():
         return run.problem.strip().splitlines()[-1].replace(f"{run.path}/", "")

@@ -61,11 +61,13 @@ def batches(
         return
     if how.photometric or how.resize is not None or how.most_of_one_class < 1:
         raise ValueError("augmentation.resize, most_of_one_class and photometric are for images from files alone")
+    where = split.images.device
     for iteration in iterations:
-        mine = torch.tensor(chosen(seed, len(split), batch_size, iteration)[share], device=split.images.device)
+        # Pinned, so that the host need not wait for the GPU.
+        mine = torch.tensor(chosen(seed, len(split), batch_size, iteration)[share], pin_memory=where.type == "cuda")
         # Of the whole batch, so that the processes together see what one alone would.
-        draws = draw(batch_size, how, torch.Generator(split.images.device).manual_seed(_seed(seed, iteration)))
-        taken = split.take(mine)
+        draws = draw(batch_size, how, torch.Generator(where).manual_seed(_seed(seed, iteration)))
+        taken = split.take(mine.to(where, non_blocking=True))
         images, labels = augment_batch(taken.images, taken.labels, how.crop, draws[share])
         yield images.to(device), labels.to(device)
 

@@ -12,8 +12,8 @@ from maxsup.lab import records
 from maxsup.lab.records import Json
 from maxsup.lab.segmentation.data import IGNORE, Arrays, Pixels
 
-# Only bounds memory: the matrix is a sum over pixels.
-EVALUATION_BATCH = 64
+# Test images in memory are shown so many at a time, and fewer of more pixels together; this only bounds memory.
+EVALUATION_BATCH, EVALUATION_PIXELS = 64, 2**22
 
 
 class Frame(Protocol):
@@ -80,7 +80,7 @@ def probabilities(
             total = found if total is None else total.add_(found)
     if total is None:
         raise ValueError("scales must name at least one")
-    return total / (len(scales) * (2 if flip else 1))
+    return total.div_(len(scales) * (2 if flip else 1))
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -104,8 +104,9 @@ def predictions(
     frame: Frame | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Predicted classes and labels (n, H, W) of the images at `indices`, a batch of one size after the other."""
-    # Arrays have one size; files are taken one at a time, since each has its own.
-    step = EVALUATION_BATCH if isinstance(split, Arrays) else 1
+    step = 1  # files have sizes of their own
+    if isinstance(split, Arrays):
+        step = max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // split.labels[0].numel()))
     for part in (indices[i : i + step] for i in range(0, len(indices), step)):
         images, labels = (torch.stack(of).to(device) for of in zip(*map(split.pair, part), strict=True))
         size = (labels.shape[1], labels.shape[2])

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
+from maxsup.lab.processes import Processes
 from maxsup.lab.records import Json
 from maxsup.lab.segmentation.augment import framed
 from maxsup.lab.segmentation.data import Pixels, SegmentationData
@@ -32,27 +32,26 @@ def confusion_over(
     split: Pixels,
     recipe: SegmentationRecipe,
     num_classes: int,
-    accelerator: Accelerator,
+    processes: Processes,
     several: MultiScale | None = None,
 ) -> Tensor:
     """The confusion matrix (K, K), int64, of all pixels of `split`, at one scale or at `several`."""
-    mine = range(accelerator.process_index, len(split), accelerator.num_processes)
-    matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=accelerator.device)
+    mine = range(processes.rank, len(split), processes.world)
+    matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=processes.device)
     with _evaluating(model):
-        for predicted, labels in _predictions(model, split, mine, recipe, accelerator.device, several):
+        for predicted, labels in _predictions(model, split, mine, recipe, processes.device, several):
             matrix += confusion(predicted, labels, num_classes)
-    summed: Tensor = accelerator.reduce(matrix, reduction="sum")
-    return summed
+    return processes.sum(matrix)
 
 
-def test(model: Segmenter, data: SegmentationData, recipe: SegmentationRecipe, accelerator: Accelerator) -> Json:
+def test(model: Segmenter, data: SegmentationData, recipe: SegmentationRecipe, processes: Processes) -> Json:
     """The test split's measures and confusion matrices: ``single`` scale, and ``multi`` where the recipe has scales."""
     ways: dict[str, MultiScale | None] = {"single": None}
     if recipe.multi_scale.scales:
         ways["multi"] = recipe.multi_scale
     found: Json = {"measures": {}, "confusion": {}}
     for name, several in ways.items():
-        matrix = confusion_over(model, data.test, recipe, data.num_classes, accelerator, several).cpu()
+        matrix = confusion_over(model, data.test, recipe, data.num_classes, processes, several).cpu()
         found["measures"][name] = measures(matrix)
         found["confusion"][name] = matrix.tolist()
     return found
@@ -81,13 +80,17 @@ def gallery(model: Segmenter, data: SegmentationData, recipe: SegmentationRecipe
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; leaves the mode as it was."""
-    was_training = model.training
+    cudnn = torch.backends.cudnn
+    was_training, benchmark = model.training, cudnn.benchmark
     model.eval()
+    # Files have sizes of their own, and cuDNN would try all its kernels anew for each.
+    cudnn.benchmark = False
     try:
         with torch.inference_mode():
             yield
     finally:
         model.train(was_training)
+        cudnn.benchmark = benchmark
 
 
 def _predictions(

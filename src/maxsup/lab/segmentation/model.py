@@ -104,20 +104,20 @@ class Pool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, side, side)."""
-        rows, columns = (_parts(length, self.side) for length in x.shape[2:])
+        rows, columns = (_parts(length, self.side, x.dtype, x.device) for length in x.shape[2:])
         # Sums, then their division: in 16 bits a weight of a third would be off.
-        count = rows.sum(1)[:, None] * columns.sum(1)
-        return rows.to(x) @ x @ columns.T.to(x) / count.to(x.device)
+        return rows @ x @ columns.T / (rows.float().sum(1)[:, None] * columns.float().sum(1))
 
 
-@lru_cache(maxsize=64)
-def _parts(length: int, parts: int) -> Tensor:
+@lru_cache(maxsize=64)  # a copy to the GPU in each step would make the host wait for it
+def _parts(length: int, parts: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(parts, length): 1 where a place belongs to a part, bounds as `torch.nn.AdaptiveAvgPool2d` has them."""
     with torch.inference_mode(False):  # it is kept, and training takes it too
         belongs = torch.zeros(parts, length)
     for part in range(parts):
         belongs[part, part * length // parts : -(-(part + 1) * length // parts)] = 1
-    return belongs
+    with torch.inference_mode(False):
+        return belongs.to(device, dtype)
 
 
 class Segmenter(nn.Module):

@@ -1,13 +1,15 @@
-"""What a fine-tuning minimises, and at which learning rate."""
+"""What a fine-tuning minimises, by which optimizer, and at which learning rate."""
 
 from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 import maxsup
 from maxsup.lab.segmentation.data import IGNORE
+from maxsup.lab.segmentation.model import Segmenter, parameter_groups
 from maxsup.lab.segmentation.recipes import AdamW, Loss
 
 
@@ -35,6 +37,12 @@ def batch_loss(
     logits, auxiliary = outputs
     summed = pixel_loss(loss, logits, labels)
     return summed if auxiliary is None else summed + auxiliary_weight * pixel_loss(loss, auxiliary, labels)
+
+
+def optimizer_of(model: Segmenter, settings: AdamW) -> torch.optim.AdamW:
+    """The optimizer of a model that is on its device; as one kernel where that is a GPU."""
+    groups = parameter_groups(model, settings)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=True if model.mean.is_cuda else None)
 
 
 def learning_rate(iteration: int, iterations: int, optimizer: AdamW) -> float:

@@ -17,7 +17,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
 from torch import nn
@@ -34,15 +33,18 @@ from maxsup.lab import environment, records
 from maxsup.lab.analysis.kept import write_compact
 from maxsup.lab.analysis.weights import fingerprint, load_model
 from maxsup.lab.checkpoint import CheckpointFile
+from maxsup.lab.processes import Processes, start
 from maxsup.lab.records import Json, RecordError
 from maxsup.lab.segmentation import final, sources
 from maxsup.lab.segmentation.batches import Batches, batches
 from maxsup.lab.segmentation.data import IGNORE, Arrays, SegmentationData
 from maxsup.lab.segmentation.evaluate import measures
-from maxsup.lab.segmentation.model import Segmenter, parameter_groups
-from maxsup.lab.segmentation.objective import batch_loss, learning_rate, loss_function
+from maxsup.lab.segmentation.model import Segmenter
+from maxsup.lab.segmentation.objective import batch_loss, learning_rate, loss_function, optimizer_of
 from maxsup.lab.segmentation.recipes import SegmentationRecipe, as_json
-from maxsup.lab.segmentation.running import new_accelerator, reproducible
+from maxsup.lab.training.batch_norm import synchronize_batch_norm
+from maxsup.lab.training.reproducible import reproducible
+from maxsup.lab.training.step import autocast
 
 OnInterval = Callable[[Json], None]
 # Processes that read files, beside a GPU.
@@ -81,7 +83,6 @@ def segment(
     data_dir: Path | None = None,
     *,
     data: SegmentationData | None = None,
-    gpu: int | None = None,
     on_interval: OnInterval = lambda row: None,
 ) -> Json:
     """Fine-tunes the backbone of a finished run; returns the result, which it keeps in the job's directory.
@@ -105,30 +106,24 @@ def segment(
         "data_sha256": data.fingerprint(),
         "model_sha256": fingerprint(job.run_dir),
     }
-    accelerator = new_accelerator(gpu)
-    main = accelerator.is_main_process
-    with records.exclusive(job.directory) if main else nullcontext():
-        if main:
-            _begin(job.directory, settings)
-        accelerator.wait_for_everyone()
-        try:
-            if not (job.directory / "result.json").exists():
-                device = accelerator.device
-                with reproducible(device, deterministic=job.recipe.deterministic):
-                    _fine_tune(job, data, settings, accelerator, on_interval if main else lambda row: None)
-            accelerator.wait_for_everyone()
-        except Exception:
-            if main:
-                records.write_text(job.directory / "error.txt", traceback.format_exc())
-            raise
-        if main:
-            (job.directory / "checkpoint.pt").unlink(missing_ok=True)
-        return records.read_json(job.directory / "result.json")
+    processes = start()
+    with ExitStack() as held:
+        # The folder belongs to the first process: it alone holds, checks and writes it.
+        if not processes.of_first(lambda: _open(held, job, settings)):
+            try:
+                with reproducible(processes.device, "all" if job.recipe.deterministic else "fastest"):
+                    _fine_tune(job, data, settings, processes, on_interval)
+            except Exception:
+                if processes.first:
+                    records.write_text(job.directory / "error.txt", traceback.format_exc())
+                raise
+        return processes.of_first(lambda: _close(job.directory))
 
 
-def _begin(directory: Path, settings: Json) -> None:
-    """Writes the settings, or checks that those in the directory are the same."""
-    file = directory / "settings.json"
+def _open(held: ExitStack, job: Job, settings: Json) -> bool:
+    """Holds the folder, writes the settings or checks that it has the same, and tells whether it is finished."""
+    directory, file = job.directory, job.directory / "settings.json"
+    held.enter_context(records.exclusive(directory))
     if file.exists():
         kept = records.read_json(file)
         changed = records.differences({key: kept.get(key) for key in settings}, settings)
@@ -141,6 +136,12 @@ def _begin(directory: Path, settings: Json) -> None:
         where = {"versions": environment.versions(), "hardware": environment.hardware()}
         records.write_json(file, {**settings, **environment.source_state(), **where, **started})
     (directory / "error.txt").unlink(missing_ok=True)
+    return (directory / "result.json").exists()
+
+
+def _close(directory: Path) -> Json:
+    (directory / "checkpoint.pt").unlink(missing_ok=True)
+    return records.read_json(directory / "result.json")
 
 
 @dataclass
@@ -166,27 +167,25 @@ class _Tuning:
             getattr(self, name).load_state_dict(state[name])
 
 
-def _fine_tune(
-    job: Job, data: SegmentationData, settings: Json, accelerator: Accelerator, on_interval: OnInterval
-) -> None:
-    tuning = _build(job, data, accelerator)
+def _fine_tune(job: Job, data: SegmentationData, settings: Json, processes: Processes, on_interval: OnInterval) -> None:
+    tuning = _build(job, data, processes)
     checkpoint = CheckpointFile(job.directory / "checkpoint.pt")
-    state = checkpoint.read(accelerator.device)
+    state = processes.of_first(checkpoint.read)
     if state is not None:
         tuning.load_state_dict(state)
-        if accelerator.is_main_process:
+        if processes.first:
             # The checkpoint may be older or, by a kill between the two writes, newer than the lines.
             records.write_json_lines(job.directory / "metrics.jsonl", tuning.history)
     if isinstance(data.train, Arrays):
-        data = replace(data, train=data.train.to(accelerator.device))
-    finite = _intervals(job, tuning, data, accelerator, checkpoint, on_interval)
+        data = replace(data, train=data.train.to(processes.device))
+    finite = _intervals(job, tuning, data, processes, checkpoint, on_interval)
     begin = time.perf_counter()
     model = tuning.network
-    found = final.test(model, data, job.recipe, accelerator) if finite else {"measures": {}, "confusion": {}}
-    if not accelerator.is_main_process:
+    found = final.test(model, data, job.recipe, processes) if finite else {"measures": {}, "confusion": {}}
+    if not processes.first:
         return
     if finite:
-        write_compact(job.directory / "gallery.json", final.gallery(model, data, job.recipe, accelerator.device))
+        write_compact(job.directory / "gallery.json", final.gallery(model, data, job.recipe, processes.device))
         if job.keep_weights:
             with records.replacing(job.directory / "model.safetensors") as path:
                 save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, path)
@@ -202,37 +201,34 @@ def _fine_tune(
     write_compact(job.directory / "result.json", result)
 
 
-def _build(job: Job, data: SegmentationData, accelerator: Accelerator) -> _Tuning:
-    recipe, processes = job.recipe, accelerator.num_processes
-    if recipe.batch_size % processes:
-        raise ValueError(f"batch_size must be a multiple of the {processes} processes, got {recipe.batch_size}")
+def _build(job: Job, data: SegmentationData, processes: Processes) -> _Tuning:
+    recipe, device = job.recipe, processes.device
+    if recipe.batch_size % processes.world:
+        raise ValueError(f"batch_size must be a multiple of the {processes.world} processes, got {recipe.batch_size}")
     set_seed(_seed(job.seed, 0))
     side = recipe.augmentation.crop or min(data.train.pair(0)[1].shape)
     classifier = load_model(job.run_dir, any_size=True)
-    model: nn.Module = Segmenter(classifier, data.num_classes, (side, side), recipe.decoder)
-    model = model.to(memory_format=torch.channels_last)
-    if processes > 1 and accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    groups = parameter_groups(cast(Segmenter, model), recipe.optimizer)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999))
+    network = Segmenter(classifier, data.num_classes, (side, side), recipe.decoder)
+    if processes.world > 1:
+        network = cast(Segmenter, synchronize_batch_norm(network, processes.device))
+    network = network.to(device).to(memory_format=torch.channels_last)
+    optimizer = optimizer_of(network, recipe.optimizer)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda iteration: learning_rate(iteration, recipe.iterations, recipe.optimizer)
     )
-    prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
-    network = cast(Segmenter, accelerator.unwrap_model(prepared_model))
-    return _Tuning(prepared_model, network, prepared_optimizer, scheduler)
+    return _Tuning(processes.wrap(network), network, optimizer, scheduler)
 
 
 def _intervals(
     job: Job,
     tuning: _Tuning,
     data: SegmentationData,
-    accelerator: Accelerator,
+    processes: Processes,
     checkpoint: CheckpointFile,
     on_interval: OnInterval,
 ) -> bool:
     """Trains to the recipe's last iteration; False if the loss stopped being finite."""
-    recipe, device = job.recipe, accelerator.device
+    recipe, device = job.recipe, processes.device
     # One for all intervals: processes that read files start once.
     stream = batches(
         data.train,
@@ -241,25 +237,25 @@ def _intervals(
         job.seed,
         range(tuning.iteration, recipe.iterations),
         device,
-        rank=accelerator.process_index,
-        processes=accelerator.num_processes,
+        rank=processes.rank,
+        processes=processes.world,
         workers=job.loaders if job.loaders is not None else LOADERS if device.type == "cuda" else 0,
     )
     while tuning.iteration < recipe.iterations:
         begin = time.perf_counter()
         end = min(tuning.iteration + recipe.interval, recipe.iterations)
-        mean_loss = _interval(job, tuning, stream, accelerator, range(tuning.iteration, end))
+        mean_loss = _interval(job, tuning, stream, processes, range(tuning.iteration, end))
         if not math.isfinite(mean_loss):
             return False
         tuning.iteration = end
         row: Json = {"iteration": end, "train_loss": mean_loss, "validation_miou": None}
         if data.validation is not None:
-            matrix = final.confusion_over(tuning.network, data.validation, recipe, data.num_classes, accelerator)
+            matrix = final.confusion_over(tuning.network, data.validation, recipe, data.num_classes, processes)
             row["validation_miou"] = measures(matrix)["miou"]
         row["learning_rate"] = max(tuning.scheduler.get_last_lr())
         row["seconds"] = time.perf_counter() - begin
         tuning.history.append(row)
-        if accelerator.is_main_process:
+        if processes.first:
             if end < recipe.iterations and checkpoint.is_due():
                 checkpoint.write(tuning.state_dict())
             records.write_json_lines(job.directory / "metrics.jsonl", tuning.history)
@@ -267,27 +263,30 @@ def _intervals(
     return True
 
 
-def _interval(job: Job, tuning: _Tuning, stream: Batches, accelerator: Accelerator, iterations: range) -> float:
+def _interval(job: Job, tuning: _Tuning, stream: Batches, processes: Processes, iterations: range) -> float:
     """Some iterations on the next batches of `stream`; returns their mean loss, the auxiliary head's share included."""
-    recipe, device, processes = job.recipe, accelerator.device, accelerator.num_processes
+    recipe, device = job.recipe, processes.device
     # Seeding each interval by its place makes a resumed fine-tuning equal an unbroken one; the dropout of a process is
     # its own.
-    set_seed(_seed(job.seed, iterations.start + 1 + accelerator.process_index))
+    set_seed(_seed(job.seed, iterations.start + 1 + processes.rank))
     loss = loss_function(recipe.loss, recipe.alpha)
     tuning.model.train()
     total = torch.zeros((), dtype=torch.float64, device=device)
     for images, labels in islice(stream, len(iterations)):
-        summed = batch_loss(loss, tuning.model(images), labels, recipe.decoder.auxiliary_weight)
+        with autocast("auto", device):
+            outputs = tuning.model(images)
+        summed = batch_loss(loss, outputs, labels, recipe.decoder.auxiliary_weight)
         # Over the labelled pixels of the whole batch: the processes' gradients are averaged.
-        count = accelerator.reduce((labels != IGNORE).sum(), reduction="sum").clamp(min=1)
-        of_batch = summed * (processes / count)
-        accelerator.backward(of_batch)
+        count = processes.sum((labels != IGNORE).sum()).clamp(min=1)
+        of_batch = summed * (processes.world / count)
+        of_batch.backward()
         tuning.optimizer.step()
         tuning.optimizer.zero_grad()
         tuning.scheduler.step()
         # Sums stay on the device: the host reads them once an interval.
         total += of_batch.detach()
-    return float(accelerator.reduce(total, reduction="mean")) / len(iterations)
+    processes.same_buffers(tuning.network)
+    return float(processes.sum(total) / processes.world) / len(iterations)
 
 
 def _seed(seed: int, part: int) -> int:

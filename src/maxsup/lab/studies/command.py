@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -37,11 +38,28 @@ def parse_study(study: Study, arguments: Sequence[str]) -> tuple[Options, dict[s
     return options, recipes
 
 
-def probe_of(options: Options) -> Probe:
-    """The images of the linear probe.
+def probe_of(study: Study, options: Options) -> Probe | None:
+    """The images on which the study's runs are probed, with what the options change of them; None if they are not.
 
     Raises:
         UnknownNameError: for an unknown data set.
+        ValueError: if options ask for a probe that the study does not have.
     """
-    lookup("data set", options.probe_data, DATA_SETS)
-    return Probe(Data(options.probe_data, options.probe_train_size), options.probe_data_dir)
+    if options.probe_data is not None:
+        lookup("data set", options.probe_data, DATA_SETS)
+    asked = {
+        "probe_data": options.probe_data,
+        "probe_train_size": options.probe_train_size,
+        "probe_data_dir": options.probe_data_dir,
+    }
+    given = [f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None]
+    if study.probe is None:
+        if given:
+            raise ValueError(f"{', '.join(given)}: {study.name} probes nothing")
+        return None
+    data = study.probe
+    if options.probe_data not in (None, data.name):
+        data = Data(str(options.probe_data))
+    if options.probe_train_size is not None:
+        data = dataclasses.replace(data, train_size=options.probe_train_size)
+    return Probe(data, options.probe_data_dir)

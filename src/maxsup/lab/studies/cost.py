@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from maxsup.lab.data import DataSet, Split
+from maxsup.lab.data.imbalance import long_tailed
 from maxsup.lab.processes import Processes
 from maxsup.lab.recipes import Recipe
 from maxsup.lab.studies.study import Study
@@ -23,17 +24,20 @@ CPU_BATCH = 8
 
 @dataclass(frozen=True)
 class Images:
-    """A data set as far as the cost of training on it goes."""
+    """A data set as far as the cost of training on it goes; `train` images are left when validation has its own."""
 
     title: str
     train: int
     classes: int
     side: int
+    channels: int = 3
 
 
 IMAGES = {
     "imagenet": Images("ImageNet-1k", 1_281_167, 1000, 224),
     "cifar100": Images("CIFAR-100", 50_000, 100, 32),
+    "fashion-mnist": Images("Fashion-MNIST", 55_000, 10, 28, channels=1),
+    "glyphs": Images("glyphs", 25_792, 62, 32, channels=1),  # of the packages of docs/glyphs.md
 }
 
 
@@ -47,26 +51,38 @@ class Speed:
 
 
 def images_of(recipe: Recipe) -> Images:
-    """The data set of a recipe of the paper."""
+    """The data set of a study's recipe."""
     return IMAGES[recipe.data.name]
 
 
-def runs(study: Study, seeds: int) -> int:
-    """Runs of a study with so many seeds."""
-    return seeds * sum(len(study.methods(variant.name)) for variant in study.variants)
+def training_images(recipe: Recipe) -> int:
+    """How many images an epoch of the recipe has."""
+    of, chosen = images_of(recipe), recipe.data
+    classes = len(chosen.classes) if chosen.classes is not None else of.classes
+    number = chosen.train_size or of.train * classes // of.classes
+    return number if chosen.imbalance is None else sum(long_tailed([number // classes] * classes, chosen.imbalance))
 
 
-def hours(study: Study, seeds: int, speeds: Mapping[str, Speed]) -> float:
+def runs(study: Study, seeds: int | None = None) -> int:
+    """Runs of a study with so many seeds, or with its own."""
+    return sum(_runs(study, seeds).values())
+
+
+def hours(study: Study, seeds: int | None, speeds: Mapping[str, Speed]) -> float:
     """GPU hours of training; `speeds` by the name of the variant's recipe."""
+    made = _runs(study, seeds)
     return sum(
-        seeds
-        * len(study.methods(variant.name))
+        made[variant.name]
         * variant.recipe.epochs
-        * images_of(variant.recipe).train
+        * training_images(variant.recipe)
         / speeds[variant.recipe.name].images_per_second
         / 3600
         for variant in study.variants
     )
+
+
+def _runs(study: Study, seeds: int | None) -> dict[str, int]:
+    return {of.name: (len(of.seeds) if seeds is None else seeds) * len(study.methods(of.name)) for of in study.variants}
 
 
 def measure(recipe: Recipe, *, steps: int = 10, warmup: int = 5) -> Speed:
@@ -92,9 +108,9 @@ def measure(recipe: Recipe, *, steps: int = 10, warmup: int = 5) -> Speed:
 def _seconds(recipe: Recipe, batch: int, device: torch.device, steps: int, warmup: int) -> float:
     images = images_of(recipe)
     side = recipe.data.image_size or images.side
-    few = Split(torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8), torch.arange(2))
+    few = Split(torch.randint(0, 256, (2, images.channels, side, side), dtype=torch.uint8), torch.arange(2))
     data = DataSet(images.title, tuple(map(str, range(images.classes))), few, few, few)
-    inputs = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)
+    inputs = torch.randint(0, 256, (batch, images.channels, side, side), dtype=torch.uint8, device=device)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, images.classes, (batch,), device=device)
     one = torch.ones((), device=device)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from maxsup.lab.recipes import RECIPES, Alpha, Recipe
-from maxsup.lab.report import measures
-from maxsup.lab.report.measures import Measure
+from maxsup.lab.recipes import RECIPES, Alpha, Data, Recipe
 from maxsup.lab.report.published import PUBLISHED, Published
+from maxsup.lab.studies.parts import ACCURACY, CE, LS, MEASURES, OURS, PARTS, SMOOTHING, probed, rows
 from maxsup.lab.studies.study import Column, Contrast, Pair, Row, Study, Variant, against
 
-CE, LS, OURS = "cross-entropy", "label-smoothing", "max-sup"
-SMOOTHING = (CE, LS, "zipf-label-smoothing", "online-label-smoothing", OURS)
 ALL = (*SMOOTHING, "logit-penalty")
-PARTS = (CE, LS, "ls-regularization", "ls-error-enhancement", "ls-error-enhancement-max", OURS)
 NETWORKS = {
     "resnet18": "ResNet-18",
     "resnet50": "ResNet-50",
@@ -22,22 +18,6 @@ NETWORKS = {
     "mobilenetv2": "MobileNetV2",
 }
 PROBE_DATA = "cifar10"
-
-# The report's own measures, and the one that the paper's Table 9 has beside them.
-_MEASURES = {
-    of.key: of
-    for group in (measures.ACCURACY, measures.REPRESENTATION)
-    for table in group.tables
-    for of in table.measures
-} | {
-    f"{split}.d_total": Measure(f"{split}.d_total", f"d_total {split}", "mean cosine distance of features, any classes")
-    for split in ("train", "test")
-}
-_ACCURACY = _MEASURES["test.accuracy"]
-
-
-def _rows(methods: Sequence[str]) -> tuple[Row, ...]:
-    return tuple(Row(method, method) for method in methods)
 
 
 def _published(recipe: str, table: str, place: int = 0) -> Published:
@@ -58,10 +38,10 @@ def _networks(name: str, table: str, title: str, prefix: str) -> Study:
         title=title,
         variants=tuple(Variant(recipe, RECIPES[recipe]()) for recipe in recipes),
         columns=tuple(
-            Column(title, recipe, _ACCURACY, _published(recipe, table))
+            Column(title, recipe, ACCURACY, _published(recipe, table))
             for recipe, title in zip(recipes, NETWORKS.values(), strict=True)
         ),
-        rows=_rows(ALL),
+        rows=rows(ALL),
     )
     return against(study, OURS, LS)
 
@@ -75,8 +55,8 @@ def table1() -> Study:
         table="Table 1",
         title="The parts of label smoothing, DeiT-Small on ImageNet, α = 0.1",
         variants=(Variant(name, recipe),),
-        columns=(Column("accuracy %", name, _ACCURACY, _published(recipe.name, "Table 1")),),
-        rows=_rows(PARTS),
+        columns=(Column("accuracy %", name, ACCURACY, _published(recipe.name, "Table 1")),),
+        rows=rows(PARTS),
     )
     return against(study, OURS, LS)
 
@@ -85,22 +65,17 @@ def table2() -> Study:
     """Features of ResNet-50 on ImageNet, also Table 9: within-class variation and class separation."""
     name = "imagenet-resnet50"
     keys = [f"{split}.{of}" for of in ("d_within", "d_total", "r_squared") for split in ("train", "test")]
-    columns = [_MEASURES[key] for key in keys]
+    columns = [MEASURES[key] for key in keys]
     study = Study(
         name="table2",
         table="Tables 2 and 9",
         title="Features of ResNet-50 on ImageNet",
         variants=(Variant(name, RECIPES[name]()),),
         columns=tuple(Column(of.title, name, of, _published(name, "Tables 2 and 9")) for of in columns),
-        rows=_rows(ALL),
-        afterwards="analyze",
+        rows=rows(ALL),
+        analyze=True,
     )
     return against(study, OURS, LS)
-
-
-def probed(data: str) -> Measure:
-    """The measure of table 3 for a probe whose record is ``probe-<data>.json``."""
-    return measures.transfer(data).measures[0]
 
 
 def table3() -> Study:
@@ -112,8 +87,8 @@ def table3() -> Study:
         title="Linear probe on CIFAR-10 of ResNet-50 from ImageNet",
         variants=(Variant(name, RECIPES[name]()),),
         columns=(Column("linear probe %", name, probed(PROBE_DATA), _published(name, "Table 3")),),
-        rows=_rows((CE, LS, OURS, "logit-penalty")),
-        afterwards="probe",
+        rows=rows((CE, LS, OURS, "logit-penalty")),
+        probe=Data(PROBE_DATA),
     )
     return against(study, OURS, LS)
 
@@ -136,8 +111,8 @@ def table5() -> Study:
         table="Table 5",
         title="DeiT-Small on ImageNet, α 0.1 → 0.2",
         variants=(Variant(name, RECIPES[name]()),),
-        columns=(Column("accuracy %", name, _ACCURACY, _published(name, "Table 5")),),
-        rows=_rows(SMOOTHING),
+        columns=(Column("accuracy %", name, ACCURACY, _published(name, "Table 5")),),
+        rows=rows(SMOOTHING),
     )
     return against(study, OURS, LS)
 
@@ -155,16 +130,16 @@ def table8() -> Study:
     linear = Variant(name, _alpha(recipe, Alpha(0.1, 0.2, "linear")))
     cosine = Variant(f"{name}-alpha-cosine", _alpha(recipe, Alpha(0.1, 0.2, "cosine")))
     columns = (
-        Column("α = 0.1", constant.name, _ACCURACY, _published(name, "Table 8")),
-        Column("α 0.1 → 0.2, linear", linear.name, _ACCURACY, _published(name, "Table 8", 1)),
-        Column("α 0.1 → 0.2, cosine", cosine.name, _ACCURACY),
+        Column("α = 0.1", constant.name, ACCURACY, _published(name, "Table 8")),
+        Column("α 0.1 → 0.2, linear", linear.name, ACCURACY, _published(name, "Table 8", 1)),
+        Column("α 0.1 → 0.2, cosine", cosine.name, ACCURACY),
     )
     # Cross-entropy has no α: its runs are the same in every column.
-    rows = (Row(CE, CE, constant.name), Row(LS, LS), Row(OURS, OURS))
+    lines = (Row(CE, CE, constant.name), Row(LS, LS), Row(OURS, OURS))
     pairs = tuple(
         Pair(row.label, column.title, (r, c), (r, 0))
         for c, column in enumerate(columns[1:], start=1)
-        for r, row in enumerate(rows[1:], start=1)
+        for r, row in enumerate(lines[1:], start=1)
     )
     study = Study(
         name="table8",
@@ -172,7 +147,7 @@ def table8() -> Study:
         title="The schedule of α, DeiT-Small on ImageNet",
         variants=(constant, linear, cosine),
         columns=columns,
-        rows=rows,
+        rows=lines,
         contrasts=(Contrast("Difference from constant α = 0.1", pairs, by_column=False),),
     )
     return against(study, OURS, LS)

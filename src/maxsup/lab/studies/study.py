@@ -1,6 +1,7 @@
-"""What a study is: recipes × methods that make one of the paper's tables, and what is compared in it.
+"""What a study is: recipes × methods that make one or more tables, and what is compared in them.
 
-A study is data. `maxsup.lab.studies.paper` has those of the paper, as functions that return them.
+A study is data. `maxsup.lab.studies.paper` has those of the paper and `maxsup.lab.studies.evidence` our own, as
+functions that return them.
 """
 
 from __future__ import annotations
@@ -8,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from maxsup.lab import records
 from maxsup.lab.methods import METHODS
 from maxsup.lab.names import lookup
-from maxsup.lab.recipes import Recipe, as_json
+from maxsup.lab.recipes import Data, Recipe, as_json
 from maxsup.lab.records import Json
 from maxsup.lab.report.measures import Measure
 from maxsup.lab.report.published import Published
@@ -21,17 +21,21 @@ from maxsup.lab.report.published import Published
 # Fields that decide how fast a run is and not what it gives: with other values it is the paper's experiment still.
 NEUTRAL = ("cpu_threads", "compile", "cuda_graph", "data.loader_workers")
 
-Afterwards = Literal["analyze", "probe"]
+PAPER_SEEDS = (0, 1, 2)
 
 _NONE: tuple[None, None] = (None, None)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A recipe as a study trains it; `name` is the folder of its comparison, shared by studies that train the same."""
+    """A recipe as a study trains it; `name` is the folder of its comparison, shared by studies that train the same.
+
+    `seeds` are those that are taken unless others are asked for.
+    """
 
     name: str
     recipe: Recipe
+    seeds: tuple[int, ...] = PAPER_SEEDS
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Column:
     """A column of the table: which variant's runs, which measure of them, and the paper's column of it if it has one.
 
     `published` also states the settings without which our number is not to be compared with the paper's. `printed` is
-    the key of the paper's column where it is not the measure's, as for a probe on other data.
+    the key of the paper's column where it is not the measure's, as for a probe on other data. Columns of one `group`
+    make a table under this heading. `rows` are the labels of the rows that the column has, None being all.
     """
 
     title: str
@@ -47,6 +52,12 @@ class Column:
     measure: Measure
     published: Published | None = None
     printed: str | None = None
+    group: str = ""
+    rows: tuple[str, ...] | None = None
+
+    def has(self, row: Row) -> bool:
+        """Whether there is a cell in this row."""
+        return self.rows is None or row.label in self.rows
 
 
 @dataclass(frozen=True)
@@ -76,25 +87,28 @@ class Contrast:
     """Differences that make one table.
 
     With `by_column` Holm's correction is over the rows of each column by itself, without it over the whole table.
+    The verdict puts it into words if it is `told`.
     """
 
     title: str
     pairs: tuple[Pair, ...]
     by_column: bool = True
+    told: bool = True
 
 
 @dataclass(frozen=True)
 class Study:
-    """One of the paper's tables as an experiment.
+    """Tables as an experiment.
 
     Args:
         name: as `maxsup study` takes it.
-        table: the paper's name of it.
+        table: the paper's name of the table, or what our own is about.
         title: what it shows.
         variants: the recipes.
-        columns, rows: of the table; each cell is one variant's runs with one method.
+        columns, rows: of the tables; each cell is one variant's runs with one method.
         contrasts: the differences that are reported and tested; all rows against the first are always among them.
-        afterwards: what is done with finished runs before the report.
+        analyze: whether finished runs are analysed before the report.
+        probe: the images on which they are probed after that, if they are.
     """
 
     name: str
@@ -104,51 +118,100 @@ class Study:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     contrasts: tuple[Contrast, ...] = ()
-    afterwards: Afterwards | None = None
+    analyze: bool = False
+    probe: Data | None = None
 
     def __post_init__(self) -> None:
         known = {variant.name for variant in self.variants}
+        labels = dict.fromkeys(row.label for row in self.rows)
+        for label in (label for column in self.columns for label in column.rows or ()):
+            lookup("row", label, labels)
         for row in self.rows:
             lookup("method", row.method, METHODS)
         for name in [column.variant for column in self.columns] + [row.variant for row in self.rows if row.variant]:
             lookup("variant", name, dict.fromkeys(known))
 
+    @property
+    def published(self) -> bool:
+        """Whether the paper has numbers for any of it."""
+        return any(column.published for column in self.columns)
+
     def methods(self, variant: str) -> list[str]:
         """The methods that `variant` is trained with, in the order of the rows."""
-        used = {column.variant for column in self.columns}
-        return [row.method for row in self.rows if row.variant == variant or (row.variant is None and variant in used)]
+        return list(
+            dict.fromkeys(
+                row.method
+                for row in self.rows
+                if any(column.has(row) and (row.variant or column.variant) == variant for column in self.columns)
+            )
+        )
+
+    def recipes(self) -> dict[str, Recipe]:
+        """The recipes, by the name of their variant."""
+        return {variant.name: variant.recipe for variant in self.variants}
 
     def with_recipes(self, recipes: Mapping[str, Recipe]) -> Study:
         """The study with other recipes, by the name of their variant."""
         changed = tuple(dataclasses.replace(of, recipe=recipes[of.name]) for of in self.variants)
         return dataclasses.replace(self, variants=changed)
 
-    def with_measure(self, measure: Measure) -> Study:
-        """The study with `measure` in every column, as for a probe on other data than the paper's."""
-        columns = (
-            dataclasses.replace(column, measure=measure, printed=column.printed or column.measure.key)
-            for column in self.columns
-        )
-        return dataclasses.replace(self, columns=tuple(columns))
+    def with_probe(self, name: str) -> Study:
+        """The study whose columns of a probe are those of the probe with the record ``probe-<name>.json``."""
+        return dataclasses.replace(self, columns=tuple(_probed(column, name) for column in self.columns))
+
+    def groups(self) -> dict[str, list[int]]:
+        """The places of the columns of each table, by its heading."""
+        found: dict[str, list[int]] = {}
+        for place, column in enumerate(self.columns):
+            found.setdefault(column.group, []).append(place)
+        return found
 
     def all_contrasts(self) -> tuple[Contrast, ...]:
-        """The differences of all rows from the first, in each column, and then the study's own."""
-        first, *others = self.rows
-        pairs = [
-            Pair(row.label, column.title, (place, c), (0, c))
-            for c, column in enumerate(self.columns)
-            for place, row in enumerate(others, start=1)
-        ]
-        own = (Contrast(f"Difference from {first.label}", tuple(pairs)),) if pairs else ()
-        return own + self.contrasts
+        """The differences of all rows of a table from its first, in each column, and then the study's own."""
+        from_first = []
+        for group, columns in self.groups().items():
+            shown = [r for r, row in enumerate(self.rows) if any(self.columns[c].has(row) for c in columns)]
+            first, others = self.rows[shown[0]], shown[1:]
+            pairs = tuple(
+                Pair(self.rows[r].label, self.columns[c].title, (r, c), (shown[0], c))
+                for c in columns
+                for r in others
+                if self.columns[c].has(first) and self.columns[c].has(self.rows[r])
+            )
+            if pairs:
+                from_first.append(Contrast(_in_group(f"Difference from {first.label}", group), pairs, told=False))
+        return (*from_first, *self.contrasts)
 
 
-def against(of: Study, row: str, than: str) -> Study:
-    """The study with the difference of two of its rows in every column, tested as one family."""
+def _in_group(title: str, group: str) -> str:
+    return f"{title}, {group}" if group else title
+
+
+def _probed(column: Column, name: str) -> Column:
+    key = column.measure.key
+    if not key.startswith("probe."):
+        return column
+    measure = dataclasses.replace(column.measure, key=f"probe.{name}.{key.rpartition('.')[2]}")
+    return dataclasses.replace(column, measure=measure, printed=column.printed or key)
+
+
+def against(of: Study, row: str, than: str, *, by_column: bool = False) -> Study:
+    """The study with the difference of two of its rows in every column that has both.
+
+    The columns of a table are tested as one family, or each as a question of its own if `by_column`.
+    """
     labels = [one.label for one in of.rows]
-    places = labels.index(row), labels.index(than)
-    pairs = tuple(Pair(row, column.title, (places[0], c), (places[1], c)) for c, column in enumerate(of.columns))
-    return dataclasses.replace(of, contrasts=(*of.contrasts, Contrast(f"{row} less {than}", pairs, by_column=False)))
+    r, s = labels.index(row), labels.index(than)
+    contrasts = []
+    for group, columns in of.groups().items():
+        pairs = tuple(
+            Pair(row, of.columns[c].title, (r, c), (s, c))
+            for c in columns
+            if of.columns[c].has(of.rows[r]) and of.columns[c].has(of.rows[s])
+        )
+        if pairs:
+            contrasts.append(Contrast(_in_group(f"{row} less {than}", group), pairs, by_column))
+    return dataclasses.replace(of, contrasts=(*of.contrasts, *contrasts))
 
 
 def changes(original: Study, study: Study) -> dict[str, list[str]]:
@@ -166,6 +229,8 @@ def as_record(study: Study, changed: Mapping[str, list[str]], rehearsal: bool) -
     cells = []
     for r, row in enumerate(study.rows):
         for c, column in enumerate(study.columns):
+            if not column.has(row):
+                continue
             variant = row.variant or column.variant
             key = column.printed or column.measure.key
             mean, std = column.published.columns[key].get(row.method, _NONE) if column.published else _NONE
@@ -187,7 +252,10 @@ def as_record(study: Study, changed: Mapping[str, list[str]], rehearsal: bool) -
         "comparisons": {
             variant.name: {"path": f"../{variant.name}", "changes": changed[variant.name]} for variant in study.variants
         },
-        "columns": [{"title": column.title, "measure": dataclasses.asdict(column.measure)} for column in study.columns],
+        "columns": [
+            {"title": column.title, "group": column.group, "measure": dataclasses.asdict(column.measure)}
+            for column in study.columns
+        ],
         "rows": [row.label for row in study.rows],
         "cells": cells,
         "contrasts": [dataclasses.asdict(contrast) for contrast in study.all_contrasts()],

@@ -38,7 +38,10 @@ def alpha_schedule(loss: nn.Module, alpha: Alpha, epochs: int) -> Any:
     if alpha.schedule == "constant":
         return schedules.ConstantAlpha(loss, alpha.start)
     kind = schedules.LinearAlpha if alpha.schedule == "linear" else schedules.CosineAlpha
-    return kind(loss, start=alpha.start, end=alpha.end, total_steps=epochs)
+    schedule = kind(loss, start=alpha.start, end=alpha.end, total_steps=epochs)
+    # Ends the watch for a forgotten step now: with its hook's end, in the second epoch, PyTorch would compile anew.
+    schedule.move_to(0)
+    return schedule
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -49,22 +51,30 @@ class Step:
         graph: bool = False,
     ) -> None:
         self.model = model
-        self.loss = loss
-        self.precision = precision
-        self.full_size = full_size
-        self.dense = dense
-        self.teacher = teacher
-        self._full_objective = torch.compile(self._objective, dynamic=False) if compile else self._objective
-        self._full: Micro = self._backward_full
+        self._full_size = full_size
+        # Nothing here refers to the step: without a circle, the memory of a graph is free when the run is over.
+        objective = _Objective(model, loss, precision, dense, teacher)
+        whole = torch.compile(objective.value, dynamic=False) if compile else objective.value
+        self._eager: Micro = partial(_backward, objective.value)
+        self._full: Micro = partial(_backward, whole)
         if graph:
-            self._full = _Graph(self._backward_full, model)
+            self._full = _Graph(self._full, model)
 
     def __call__(self, images: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         """See the class."""
-        run = self._full if len(images) == self.full_size else self._backward_eager
+        run = self._full if len(images) == self._full_size else self._eager
         return run(images, labels, weight)
 
-    def _objective(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+
+@dataclass(frozen=True, eq=False)
+class _Objective:
+    model: nn.Module
+    loss: nn.Module
+    precision: Precision
+    dense: DenseLogits | None
+    teacher: nn.Module | None
+
+    def value(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss and how many images are predicted right."""
         with autocast(self.precision, images.device):
             logits = self.model(images).float()
@@ -73,12 +83,6 @@ class Step:
             more += [self.teacher(images).float()] if self.teacher is not None else []
         loss = self.loss(logits, labels, *more)
         return loss, (logits.detach().argmax(1) == (labels if labels.dim() == 1 else labels.argmax(1))).sum()
-
-    def _backward_full(self, images: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-        return _backward(self._full_objective, images, labels, weight)
-
-    def _backward_eager(self, images: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-        return _backward(self._objective, images, labels, weight)
 
 
 def _backward(
@@ -104,6 +108,8 @@ class _Graph:
         self._weights = list(model.parameters())
         self._gradients: list[Tensor | None] = []
         self._eager = 0
+        # One for all: each stream keeps the memory of a step for itself.
+        self._stream = torch.cuda.Stream()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
         self._output = torch.empty(0)
@@ -116,7 +122,8 @@ class _Graph:
         if self._graph is None:
             self._inputs = tuple(value.clone() for value in inputs)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            # Other threads, as the one that pins memory for the images, may allocate meanwhile.
+            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._output = self._function(*self._inputs)
             self._gradients = [weight.grad for weight in self._weights]
         for own, value in zip(self._inputs, inputs, strict=True):
@@ -128,9 +135,8 @@ class _Graph:
 
     def _beside(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """A call on a stream of its own, as a capture asks of what warms it up."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             output = self._function(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._stream)
         return output

@@ -33,14 +33,16 @@ def cells(summary: Json) -> Figure:
             _points(axes, [cell for cell in of if cell["mean"] is not None], measure, "ours")
             if not summary["rehearsal"]:
                 _points(axes, [cell for cell in of if cell["paper"]["mean"] is not None], measure, "paper")
-            axes.set_title(columns[place]["title"])
-            if measure["title"] != columns[place]["title"]:
+            group = columns[place].get("group", "")
+            axes.set_title(f"{group}\n{columns[place]['title']}" if group else columns[place]["title"])
+            if measure["title"] not in (columns[place]["title"], group):
                 axes.set_xlabel(measure["title"])
             axes.grid(axis="x", linewidth=0.4, alpha=0.5)
         first = panels[0, 0]
         first.set_yticks(range(len(rows)), rows)
         first.set_ylim(len(rows) - 0.5, -0.5)
-        legend(figure, max(figure.axes, key=lambda axes: len(axes.get_legend_handles_labels()[0])))
+        if summary["published"]:  # else there is one kind of points, which the caption names
+            legend(figure, max(figure.axes, key=lambda axes: len(axes.get_legend_handles_labels()[0])))
     return figure
 
 

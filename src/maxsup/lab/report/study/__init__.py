@@ -1,4 +1,4 @@
-"""The report of a study: one of the paper's tables with ours beside it, from records alone."""
+"""The report of a study: its tables, with the paper's numbers beside ours where it has any, from records alone."""
 
 from maxsup.lab.report.study.page import heading, markdown, write_study_report
 from maxsup.lab.report.study.summary import NAME, summarize_study

@@ -13,7 +13,7 @@ from maxsup.lab.report import figures, gallery
 from maxsup.lab.report.figures import Picture
 from maxsup.lab.report.figures import study as drawing
 from maxsup.lab.report.study.summary import summarize_study
-from maxsup.lab.report.study.tables import grids
+from maxsup.lab.report.study.tables import grids, groups
 from maxsup.lab.report.study.verdict import REHEARSAL
 
 
@@ -40,9 +40,10 @@ def heading(summary: Json) -> str:
 
 def picture(summary: Json) -> Picture:
     """Ours and the paper's as points; of a rehearsal ours alone, since the paper's would be far away."""
-    caption = "Mean over the seeds and its 95% t-interval; the paper's mean and ± as printed."
-    if summary["rehearsal"]:
-        caption = f"{REHEARSAL}: mean over the seeds and its 95% t-interval; the paper's numbers are not drawn."
+    rehearsal, caption = summary["rehearsal"], "mean over the seeds and its 95% t-interval"
+    if summary["published"]:
+        caption += "; the paper's numbers are not drawn" if rehearsal else "; the paper's mean and ± as printed"
+    caption = f"{REHEARSAL}: {caption}." if rehearsal else f"{caption[0].upper()}{caption[1:]}."
     figure = drawing.cells(summary)
     return Picture("cells", summary["table"], caption, figures.svg(figure), figure)
 
@@ -70,6 +71,7 @@ def page(summary: Json, drawn: Picture) -> str:
         version=__version__,
         summary=summary,
         grids=grids(summary),
+        figure_after=len(groups(summary)),
         picture=drawn,
         svg=gallery.embedded(drawn),
     )

@@ -25,7 +25,7 @@ def summarize_study(directory: Path) -> Json:
     ``cells``: per row and column the mean, std and 95% interval of ours, the paper's number, and ours less the paper's
     under ``difference``: only where that is the same experiment, no rehearsal and with no setting that differs.
     ``contrasts``: paired differences between cells with their tests, beside the difference of the paper's means.
-    ``comparisons``: the states of their runs.
+    ``comparisons``: the states of their runs. ``published``: whether the paper has numbers for any cell.
 
     Raises:
         RecordError: if `directory` holds no study, or one of its comparisons is missing.
@@ -52,6 +52,7 @@ def summarize_study(directory: Path) -> Json:
     cells = [_cell(cell, values[cell["row"], cell["column"]], study["rehearsal"]) for cell in study["cells"]]
     summary: Json = {
         **{name: study[name] for name in ("study", "table", "title", "rehearsal", "columns", "rows")},
+        "published": any(cell["paper"]["mean"] is not None for cell in study["cells"]),
         "level": LEVEL,
         "cells": cells,
         "contrasts": [_contrast(contrast, values, cells) for contrast in study["contrasts"]],

@@ -1,4 +1,4 @@
-"""A study's summary as tables: the paper's table with ours beside it, and the differences."""
+"""A study's summary as tables: its own, with the paper's numbers beside ours, and the differences."""
 
 from __future__ import annotations
 
@@ -8,48 +8,63 @@ from maxsup.lab.report.study.verdict import REHEARSAL
 from maxsup.lab.report.tables import MARK, Cell, Grid
 
 GROUP = "study"
+ACCURACY = "test.accuracy"
 
 
 def grids(summary: Json) -> list[Grid]:
     """Every table of a study: its own, the differences, and the states of its comparisons."""
-    found = [_table(summary), *(_contrast(summary, contrast) for contrast in summary["contrasts"])]
+    found = [_table(summary, group) for group in groups(summary)]
+    found += [_contrast(summary, contrast) for contrast in summary["contrasts"]]
     return [*found, _comparisons(summary)]
+
+
+def groups(summary: Json) -> list[str]:
+    """The headings of its own tables; the only one's is empty."""
+    # A record that was written before there were groups has one table.
+    return list(dict.fromkeys(column.get("group", "") for column in summary["columns"]))
 
 
 def _marked(summary: Json, caption: str) -> str:
     return f"{REHEARSAL}: {caption}" if summary["rehearsal"] else caption
 
 
-def _table(summary: Json) -> Grid:
+def _table(summary: Json, group: str) -> Grid:
     cells = {(cell["row"], cell["column"]): cell for cell in summary["cells"]}
+    columns = [c for c, column in enumerate(summary["columns"]) if column.get("group", "") == group]
     heads = [""]
-    compared = []
-    for c, column in enumerate(summary["columns"]):
-        of = [cells[r, c] for r in range(len(summary["rows"]))]
+    compared = {}
+    for c in columns:
+        title = summary["columns"][c]["title"]
+        of = [cell for (_, column), cell in cells.items() if column == c]
         # A column that the paper lacks needs no place for its numbers.
-        compared.append(
-            (any(cell["paper"]["mean"] is not None for cell in of), any(cell["difference"] is not None for cell in of))
-        )
-        heads += [column["title"], *(["paper"] if compared[c][0] else []), *(["less paper"] if compared[c][1] else [])]
-    rows = []
-    for r, label in enumerate(summary["rows"]):
-        row = [Cell(label)]
-        for c, column in enumerate(summary["columns"]):
-            cell, measure = cells[r, c], column["measure"]
-            row.append(Cell(numbers.mean_and_std(cell, measure), _detail(cell, measure), cell["mean"]))
-            if compared[c][0]:
-                row.append(Cell(numbers.as_printed(cell["paper"], measure), value=cell["paper"]["mean"]))
-            if compared[c][1]:
-                difference = cell["difference"]
-                text = numbers.NONE if difference is None else numbers.plain_signed(difference, measure)
-                row.append(Cell(text, value=difference))
-        rows.append(row)
-    measures = {column["measure"]["key"]: column["measure"] for column in summary["columns"]}
-    what = "test accuracy in %, " if set(measures) == {"test.accuracy"} else ""
+        papers = any(cell["paper"]["mean"] is not None for cell in of)
+        compared[c] = papers, any(cell["difference"] is not None for cell in of)
+        heads += [title, *(["paper"] if compared[c][0] else []), *(["less paper"] if compared[c][1] else [])]
+    rows = [
+        [Cell(label), *(shown for c in columns for shown in _shown(summary, cells.get((r, c)), c, *compared[c]))]
+        for r, label in enumerate(summary["rows"])
+        if any((r, c) in cells for c in columns)
+    ]
+    what = "test accuracy in %, " if {summary["columns"][c]["measure"]["key"] for c in columns} == {ACCURACY} else ""
     caption = f"{what}mean {numbers.PLUS_MINUS} std (ddof 1) over n seeds and the mean's 95% t-interval"
-    if any(here for here, _ in compared):
+    if any(here for here, _ in compared.values()):
         caption += "; beside it the paper's"
-    return Grid(GROUP, summary["table"], _marked(summary, caption), heads, rows)
+    return Grid(GROUP, group or summary["table"], _marked(summary, caption), heads, rows)
+
+
+def _shown(summary: Json, cell: Json | None, column: int, paper: bool, difference: bool) -> list[Cell]:
+    """A cell with the paper's number and the difference from it where the column has them; dashes for no cell."""
+    if cell is None:
+        return [Cell(numbers.NONE)] * (1 + paper + difference)
+    measure = summary["columns"][column]["measure"]
+    shown = [Cell(numbers.mean_and_std(cell, measure), _detail(cell, measure), cell["mean"])]
+    if paper:
+        shown.append(Cell(numbers.as_printed(cell["paper"], measure), value=cell["paper"]["mean"]))
+    if difference:
+        value = cell["difference"]
+        text = numbers.NONE if value is None else numbers.plain_signed(value, measure)
+        shown.append(Cell(text, value=value))
+    return shown
 
 
 def _detail(cell: Json, measure: Json) -> str:
@@ -61,7 +76,8 @@ def _detail(cell: Json, measure: Json) -> str:
 
 
 def _contrast(summary: Json, contrast: Json) -> Grid:
-    measures = {column["title"]: column["measure"] for column in summary["columns"]}
+    measures = {pair["column"]: summary["columns"][pair["of"][1]]["measure"] for pair in contrast["pairs"]}
+    pairs = {(pair["row"], pair["column"]): pair for pair in contrast["pairs"]}
     columns = list(dict.fromkeys(pair["column"] for pair in contrast["pairs"]))
     printed = {
         column: any(pair["paper"] is not None for pair in contrast["pairs"] if pair["column"] == column)
@@ -74,10 +90,10 @@ def _contrast(summary: Json, contrast: Json) -> Grid:
     for label in dict.fromkeys(pair["row"] for pair in contrast["pairs"]):
         row = [Cell(label)]
         for column in columns:
-            (pair,) = (of for of in contrast["pairs"] if (of["row"], of["column"]) == (label, column))
-            row.append(_difference(pair, measures[column]))
+            pair = pairs.get((label, column))
+            row.append(Cell(numbers.NONE) if pair is None else _difference(pair, measures[column]))
             if printed[column]:
-                paper = pair["paper"]
+                paper = None if pair is None else pair["paper"]
                 text = numbers.NONE if paper is None else numbers.plain_signed(paper, measures[column])
                 row.append(Cell(text, value=paper))
         rows.append(row)

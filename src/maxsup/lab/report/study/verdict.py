@@ -12,9 +12,10 @@ def verdict(summary: Json) -> list[str]:
     """The sentences of the verdict; together they make one paragraph."""
     sentences = []
     if summary["rehearsal"]:
+        papers = "of the paper's; the paper's stand beside them as what the whole study is for"
         sentences.append(
             f"{REHEARSAL}: the experiment was made smaller or changed, so these numbers show that it runs and nothing "
-            "of the paper's; the paper's stand beside them as what the whole study is for."
+            f"{papers if summary['published'] else 'else'}."
         )
     states: dict[str, int] = {}
     for of in summary["comparisons"].values():
@@ -24,16 +25,19 @@ def verdict(summary: Json) -> list[str]:
     total = sum(states.values())
     sentences.append(f"{states.get('finished', 0)} of {total} runs are finished{f' ({others})' if others else ''}.")
     # The study's own questions; all rows against the first would be a list as long as the table.
-    sentences += [_contrast(summary, contrast) for contrast in summary["contrasts"][1:]]
+    sentences += [
+        _contrast(summary, contrast)
+        for place, contrast in enumerate(summary["contrasts"])
+        if contrast.get("told", place > 0)  # a record without the word has one of that kind, the first
+    ]
     return sentences
 
 
 def _contrast(summary: Json, contrast: Json) -> str:
-    columns = {column["title"]: column["measure"] for column in summary["columns"]}
     several = len({pair["row"] for pair in contrast["pairs"]}) > 1
     found: dict[str, list[str]] = {}
     for pair in contrast["pairs"]:
-        measure = columns[pair["column"]]
+        measure = summary["columns"][pair["of"][1]]["measure"]
         outcome = pair["outcome"]
         if outcome == "significant":
             outcome = "significantly higher" if pair["mean"] > 0 else "significantly lower"
