@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from maxsup import __version__, cli
 
@@ -296,13 +297,11 @@ def test_an_unwritable_folder_is_a_clear_error(capsys, tmp_path):
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_no_half_written_file(capsys, tmp_path, monkeypatch):
-    from maxsup.lab import train
-
     def full(state, path):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(train.torch, "save", full)
+    monkeypatch.setattr(torch, "save", full)
     code, _, err = run(capsys, "train", "digits-convnet", *FAST, "--out", str(tmp_path))
     assert code == 1
     assert "No space left on device" in err
