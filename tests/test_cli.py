@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from maxsup import __version__, cli
 
@@ -85,6 +86,14 @@ def test_help_shows_the_recipes_values(capsys):
             ["train", "digits-convnet", "--model.name", "resnet81", "--out", "x"],
             "unknown model 'resnet81'; did you mean",
         ),
+        (
+            ["compare", "digits-convnet", "--optimizer.name", "adamww", "--out", "x"],
+            "unknown optimizer 'adamww'; did you mean",
+        ),
+        (
+            ["compare", "digits-convnet", "--alpha.end", "2", "--out", "x"],
+            "label-smoothing: alpha must be a number from 0 to 1, got 2.0",
+        ),
         (["train", "digits-convnet", "--epoch", "3", "--out", "x"], "unknown option '--epoch'; did you mean --epochs"),
         (
             ["train", "digits-convnet", "--optimizer.rl=3", "--out", "x"],
@@ -148,6 +157,27 @@ def test_damaged_data_is_one_error_that_names_the_file(capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_data_folder_that_is_not_there_is_an_error_though_the_data_be_elsewhere(capsys, tmp_path):
+    code, _, err = run(
+        capsys, "train", "digits-convnet", "--data-dir", str(tmp_path / "typo"), "--out", str(tmp_path / "out")
+    )
+    assert (code, err) == (1, f"maxsup: --data-dir {tmp_path / 'typo'}: no such folder\n")
+
+
+def test_a_file_that_cannot_be_written_is_named_first(capsys, tmp_path):
+    (tmp_path / "out").write_text("no folder")
+    code, _, err = run(capsys, "train", "digits-convnet", *FAST, "--out", str(tmp_path / "out"))
+    assert (code, err) == (1, f"maxsup: {tmp_path / 'out'}: File exists\n")
+
+
+def test_a_terminal_without_the_characters_shows_others():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "maxsup"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "methods ? seeds" in shown.stdout
+
+
 def test_report_of_no_comparison(capsys, tmp_path):
     code, _, err = run(capsys, "report", str(tmp_path))
     assert (code, err) == (2, f"maxsup: {tmp_path}: no comparison here (comparison.json is missing)\n")
@@ -178,8 +208,8 @@ def test_probe_of_a_comparison_takes_the_classes_that_it_was_not_trained_on(caps
     assert recipe["data"]["classes"] == [0, 1, 2, 3, 4]
     code, out, err = run(capsys, "probe", str(comparison), "--data", "digits", "--train-size", "100")
     assert code == 0
-    lines = err.splitlines()
-    assert len(lines) == 4
+    first, *lines = err.splitlines()
+    assert (first, len(lines)) == ("probe on digits, runs: 4", 4)
     assert all(", all fits converged" in line for line in lines)
     shares = {}
     for method in ("cross-entropy", "max-sup"):
@@ -203,7 +233,7 @@ def test_probe_of_a_comparison_takes_the_classes_that_it_was_not_trained_on(caps
 def test_analyze_of_a_comparison_keeps_measures_and_pictures(capsys, comparison):
     code, out, err = run(capsys, "analyze", str(comparison), "--classes", "4", "0", "1")
     assert code == 0
-    assert len(err.splitlines()) == 4
+    assert len(err.splitlines()) == 5
     for method in ("cross-entropy", "max-sup"):
         for seed in (0, 1):
             assert (comparison / "runs" / method / f"seed-{seed}" / "analysis.json").is_file()
@@ -267,13 +297,11 @@ def test_an_unwritable_folder_is_a_clear_error(capsys, tmp_path):
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_no_half_written_file(capsys, tmp_path, monkeypatch):
-    from maxsup.lab import train
-
     def full(state, path):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(train.torch, "save", full)
+    monkeypatch.setattr(torch, "save", full)
     code, _, err = run(capsys, "train", "digits-convnet", *FAST, "--out", str(tmp_path))
     assert code == 1
     assert "No space left on device" in err

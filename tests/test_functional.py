@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -146,6 +147,7 @@ def test_alpha_zero_fails_as_cross_entropy_does(function, logits, target, option
         (torch.zeros(2, 3), torch.tensor([0, 1]), {"alpha": math.nan}, ValueError, "alpha must be .*, got nan"),
         (torch.zeros(2, 3), torch.tensor([0, 1]), {"alpha": "0.1"}, TypeError, "alpha must be .*, got '0.1'"),
         (torch.zeros(2, 3), torch.tensor([0, 1]), {"alpha": torch.ones(2)}, ValueError, r"alpha .* shape \(2,\)"),
+        (torch.zeros(2, 3), torch.tensor([0, 1]), {"ignore_index": None}, TypeError, "ignore_index .* got None"),
         (torch.zeros(2, 3), torch.tensor([0, 1]), {"num_items": 0}, ValueError, "num_items must be above 0"),
         (
             torch.zeros(2, 3),
@@ -169,6 +171,18 @@ def test_alpha_ranges_differ():
     assert_close(excess, 1.5 * (logits.amax(1) - logits.mean(1)).mean())
     with pytest.raises(ValueError, match="label_smoothing must be a number from 0 to 1, got 2"):
         max_sup_cross_entropy(logits, target, label_smoothing=2)
+
+
+@BOTH
+@pytest.mark.parametrize("kind", [np.float32, np.float16, np.float64, np.int64])
+def test_numbers_of_numpy_are_numbers(function, kind):
+    logits, target = batch()
+    found = function(logits, target, kind(1), num_items=np.int64(5))
+    assert_close(found, function(logits, target, 1.0, num_items=5), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"alpha must be .*, got nan"):
+        function(logits, target, np.float32("nan"))
+    with pytest.raises(TypeError, match=r"alpha must be .*, got np\.True_"):
+        function(logits, target, np.True_)
 
 
 @BOTH

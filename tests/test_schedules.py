@@ -5,6 +5,7 @@ import math
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -85,10 +86,19 @@ def test_the_state_loads_with_weights_only(tmp_path):
     assert state == {"last_step": 1, "warmup_steps": 0, "start": 0.1, "end": 0.2, "total_steps": 5}
 
 
+def test_numbers_of_numpy_are_numbers_and_load_too(tmp_path):
+    schedule = LinearAlpha(MaxSupCrossEntropyLoss(), np.float32(0.25), np.float16(0.5), np.int64(5))
+    schedule.move_to(np.int64(2))
+    torch.save(schedule.state_dict(), tmp_path / "schedule.pt")
+    state = torch.load(tmp_path / "schedule.pt", weights_only=True)
+    assert state == {"last_step": 2, "warmup_steps": 0, "start": 0.25, "end": 0.5, "total_steps": 5}
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda loss: LinearAlpha(loss, 0.1, 0.2, 0), ValueError, "total_steps must be at least 1, got 0"),
+        (lambda loss: LinearAlpha(loss, 0.1, 0.2, 2.5), TypeError, "total_steps must be an integer .* got 2.5"),
         (lambda loss: LinearAlpha(loss, 0.1, 0.2, 3, warmup_steps=3), ValueError, "warmup_steps .* got 3"),
         (lambda loss: ConstantAlpha(loss, 0.1, warmup_steps=-1), ValueError, "warmup_steps .* got -1"),
         (lambda loss: ConstantAlpha(loss, 0.1, warn_after=0), ValueError, "warn_after .* got 0"),

@@ -6,7 +6,8 @@ The one place that owns shapes, dtypes, `weight`, `ignore_index`, `reduction` an
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from numbers import Integral, Real
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -115,7 +116,7 @@ def check(
     probabilities: bool = True,
 ) -> Checked:
     """Raises unless the arguments fit together; of the values only what costs nothing is read."""
-    _check_options(reduction, num_items)
+    _check_options(ignore_index, reduction, num_items)
     _check_logits(input)
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a tensor, got {type(target).__name__}")
@@ -145,18 +146,27 @@ def check(
     return Checked(classes, soft, shape, dtype)
 
 
-def check_number(name: str, value: Number, low: float = 0.0, high: float = math.inf) -> None:
-    """Raises unless `value` is a finite number in [low, high] or a 0-dim tensor of one, read where that is free."""
+N = TypeVar("N", bound=Number)
+
+
+def check_number(name: str, value: N, low: float = 0.0, high: float = math.inf) -> N:
+    """Raises unless `value` is a finite number in [low, high] or a 0-dim tensor of one, read where that is free.
+
+    Returns it; a number of another library, as NumPy's float32, as a float.
+    """
     if isinstance(value, Tensor):
         if value.dim() != 0:
             shape = tuple(value.shape)
             raise ValueError(f"{name} must be {_accepted(low, high)} or a 0-dim tensor, got a tensor of shape {shape}")
         if readable(value):
             check_number(name, float(value.detach()), low, high)
-    elif not isinstance(value, int | float) or isinstance(value, bool):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | Real):
         raise TypeError(f"{name} must be {_accepted(low, high)} or a 0-dim tensor, got {value!r}")
-    elif not (low <= value <= high and value < math.inf):  # a compiler that traces symbolic numbers has no isfinite
+    value = value if isinstance(value, int | float) else cast(N, float(value))
+    if not (low <= value <= high and value < math.inf):  # a compiler that traces symbolic numbers has no isfinite
         raise ValueError(f"{name} must be {_accepted(low, high)}, got {value}")
+    return value
 
 
 def _accepted(low: float, high: float) -> str:
@@ -185,13 +195,15 @@ def check_weight(weight: Tensor, classes: int | None = None) -> Tensor:
     return weight
 
 
-def _check_options(reduction: str, num_items: Number | None) -> None:
+def _check_options(ignore_index: int, reduction: str, num_items: Number | None) -> None:
+    if not isinstance(ignore_index, int | Integral):
+        raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}")
     check_choice("reduction", reduction, REDUCTIONS)
     if num_items is None:
         return
     if reduction != "mean":
         raise ValueError(f"num_items takes the place of the mean's divisor: reduction must be mean, got {reduction!r}")
-    check_number("num_items", num_items)
+    num_items = check_number("num_items", num_items)
     if not isinstance(num_items, Tensor) and num_items == 0:
         raise ValueError("num_items must be above 0, got 0")
 

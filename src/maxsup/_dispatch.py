@@ -68,7 +68,7 @@ def reduced_loss(
     `shortcut` says whether `cross_entropy`, with `label_smoothing`, may take its place where alpha is 0, `weigh`
     whether the class weights are still to be applied, and `terms` what the kernel computes for alpha.
     """
-    check_number("alpha", alpha, high=highest)
+    alpha = check_number("alpha", alpha, high=highest)
     check_choice("impl", impl, IMPLEMENTATIONS)
     if shortcut and num_items is None and _is_zero(alpha) and impl != "triton" and not inplace:
         return F.cross_entropy(

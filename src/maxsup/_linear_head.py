@@ -35,8 +35,8 @@ def linear_max_sup(
     accumulate: torch.dtype,
 ) -> Tensor:
     """The loss of arguments as `maxsup.functional.linear_max_sup_cross_entropy` takes them."""
-    check_number("alpha", alpha)
-    check_number("label_smoothing", label_smoothing, high=1.0)
+    alpha = check_number("alpha", alpha)
+    label_smoothing = check_number("label_smoothing", label_smoothing, high=1.0)
     check_choice("impl", impl, IMPLEMENTATIONS)
     compute = _check_tensors(hidden, weight, target, alpha, bias, class_weight)
     if label_smoothing and class_weight is not None:

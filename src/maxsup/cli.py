@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code (see `MANUAL`)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows another
+            stream.reconfigure(errors="replace")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(MANUAL, end="")
         return 0
@@ -97,7 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("maxsup: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except (DataError, OSError) as error:
+    except OSError as error:
+        # The file first, as everywhere; of a rename the one that was meant.
+        file = error.filename2 or error.filename
+        print(f"maxsup: {error if file is None else f'{file}: {error.strerror}'}", file=sys.stderr)
+        return 1
+    except DataError as error:
         print(f"maxsup: {error}", file=sys.stderr)
         return 1
     except ValueError as error:  # names, values and folders that the command line gave

@@ -67,8 +67,8 @@ def sharded_max_sup_cross_entropy(
     Reference:
         Zhou et al., arXiv 2502.15798, Eq. 6-9; Shoeybi et al., Megatron-LM, arXiv 1909.08053, Section 3.
     """
-    check_number("alpha", alpha)
-    check_number("label_smoothing", label_smoothing, high=1.0)
+    alpha = check_number("alpha", alpha)
+    label_smoothing = check_number("label_smoothing", label_smoothing, high=1.0)
     if isinstance(alpha, Tensor) and alpha.requires_grad:
         raise ValueError("alpha requires a gradient, which the sharded loss does not compute")
     input, target, group, shard_sizes = _local(input, target, group, shard_sizes)

@@ -8,6 +8,7 @@ rates: train for one step with the current value, then call `step()`.
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any
@@ -50,6 +51,17 @@ def awaits_step(loss: nn.Module) -> bool:
     return any(isinstance(hook, _Watch) for hook in loss._forward_pre_hooks.values())
 
 
+def _steps(name: str, value: int, low: int) -> int:
+    """A number of steps as Python's int, which a checkpoint may hold."""
+    try:
+        steps = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer of at least {low}, got {value!r}") from None
+    if steps < low:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
+    return steps
+
+
 class _Schedule(ABC):
     """Sets ``loss.<attribute>`` to `value_at(t)` for t = 0, 1, … steps."""
 
@@ -59,20 +71,19 @@ class _Schedule(ABC):
     def __init__(self, loss: nn.Module, *, attribute: str, warmup_steps: int, warn_after: int) -> None:
         if not isinstance(getattr(loss, attribute, None), int | float | Tensor):
             raise TypeError(f"attribute must name a number of {type(loss).__name__}, got {attribute!r}")
-        if warmup_steps < 0:
-            raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}")
         if warn_after < 1:
             raise ValueError(f"warn_after must be at least 1, got {warn_after}")
         highest = getattr(loss, "bounds", {}).get(attribute)  # the losses of this package know what they accept
         for name in self.values:
             value = getattr(self, name)
             if highest is not None:
-                check_number(name, value, high=highest)
+                value = check_number(name, value, high=highest)
             elif not math.isfinite(value):
                 raise ValueError(f"{name} must be finite, got {value}")
+            setattr(self, name, float(value))  # a number that a checkpoint may hold
         self.loss = loss
         self.attribute = attribute
-        self.warmup_steps = warmup_steps
+        self.warmup_steps = _steps("warmup_steps", warmup_steps, 0)
         self.last_step = 0
         self._unwatch()
         if self._varies():
@@ -106,9 +117,7 @@ class _Schedule(ABC):
         Raises:
             ValueError: if `step` is below 0.
         """
-        if step < 0:
-            raise ValueError(f"step must be at least 0, got {step}")
-        self.last_step = step
+        self.last_step = _steps("step", step, 0)
         self._unwatch()
         self._set()
 
@@ -202,8 +211,7 @@ class _Ramp(_Schedule):
         warmup_steps: int = 0,
         warn_after: int = 100_000,
     ) -> None:
-        if total_steps < 1:
-            raise ValueError(f"total_steps must be at least 1, got {total_steps}")
+        total_steps = _steps("total_steps", total_steps, 1)
         if warmup_steps >= total_steps:
             raise ValueError(f"warmup_steps must be below total_steps={total_steps}, got {warmup_steps}")
         self.start, self.end, self.total_steps = start, end, total_steps

@@ -14,7 +14,15 @@ from maxsup.lab.executors import local
 from maxsup.lab.names import UnknownNameError
 from maxsup.lab.recipes import Data
 from maxsup.lab.recipes.small import digits_convnet
-from maxsup.lab.records import RecordError, read_comparison, read_json, run_directory, write_json
+from maxsup.lab.records import (
+    InUseError,
+    RecordError,
+    exclusive,
+    read_comparison,
+    read_json,
+    run_directory,
+    write_json,
+)
 
 TINY = dataclasses.replace(digits_convnet(), epochs=3, data=Data(name="digits", train_size=150, pad_crop=1))
 COMMAND = [sys.executable, "-m", "maxsup", "compare", "digits-convnet", "--data.train-size", "150"]
@@ -101,6 +109,12 @@ def test_runs_that_train_made_in_place_are_taken_and_those_of_another_recipe_ref
         open_comparison(TINY, ["max-sup"], [0], tmp_path)
     assert not (tmp_path / "comparison.json").exists()
     assert [run.status for run in open_comparison(short, ["max-sup"], [0, 1], tmp_path)] == ["finished", "missing"]
+
+
+def test_two_at_once_in_one_folder_are_refused_before_a_run_is_touched(tmp_path):
+    with exclusive(tmp_path), pytest.raises(InUseError, match="another process is at work here"):
+        compare(TINY, ["max-sup"], [0], tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_methods_and_seeds_are_added_and_never_dropped(tmp_path):

@@ -128,7 +128,7 @@ def test_a_stem_that_timm_cannot_build_gets_no_config_and_a_card_that_says_so(tm
 
 
 def test_what_cannot_be_exported_is_refused(resnet, tmp_path):
-    with pytest.raises(RecordError, match="the run is missing, and only a finished one"):
+    with pytest.raises(RecordError, match="no run here"):
         export(tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match="out must not be the folder of a run"):
         export(resnet, resnet)
@@ -153,7 +153,7 @@ def test_the_command_exports_and_says_what_is_wrong(resnet, tmp_path, capsys):
     for arguments, message in (
         (["export"], "`maxsup export` takes the folder of a finished run first"),
         (["export", "--out", "x"], "`maxsup export` takes the folder of a finished run first"),
-        (["export", str(tmp_path), "--out", "x"], "the run is missing, and only a finished one can be exported"),
+        (["export", str(tmp_path), "--out", "x"], "no run here (run.json is missing)"),
         (["import", "--model", "resnet18"], "`maxsup import` takes the file of a checkpoint first"),
         (["import", "x.pth", "--model", "resnet81", "--out", "x"], "unknown model 'resnet81'; did you mean"),
         (["import", "x.pth", "--model", "resnet18", "--out", "x"], "x.pth: no such checkpoint"),

@@ -58,6 +58,12 @@ def test_read_json_lines_names_the_line(tmp_path):
     file.write_text('{"epoch": 0}\n{"epo')
     with pytest.raises(RecordError, match=r"metrics\.jsonl: line 2 is not JSON"):
         records.read_json_lines(file)
+    file.write_bytes(b'{"epoch": 0}\n\xa4\xff')
+    with pytest.raises(RecordError, match=r"metrics\.jsonl: line 2 is not JSON"):
+        records.read_json_lines(file)
+    file.write_text("[]\n")
+    with pytest.raises(RecordError, match=r"metrics\.jsonl: line 1 is no JSON object"):
+        records.read_json_lines(file)
 
 
 def test_differences_lists_changed_added_and_removed_fields():

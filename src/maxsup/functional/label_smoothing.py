@@ -94,7 +94,7 @@ def label_smoothing_parts(
         >>> parts.regularization, parts.error_enhancement  # 0.3 / 3 * 2, -0.3 / 3 * 1
         (tensor([0.2000]), tensor([-0.1000]))
     """
-    check_number("alpha", alpha, high=1.0)
+    alpha = check_number("alpha", alpha, high=1.0)
     batch = prepare(input, target, None, ignore_index, "none", None, probabilities=False)
     terms = (
         batch.cross_entropy(batch.logits.log_softmax(1)),

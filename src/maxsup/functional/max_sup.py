@@ -73,7 +73,7 @@ def max_sup_cross_entropy(
     Reference:
         Zhou et al., MaxSup: Overcoming Representation Collapse in Label Smoothing, arXiv 2502.15798, Eq. 6-9.
     """
-    check_number("label_smoothing", label_smoothing, high=1.0)
+    label_smoothing = check_number("label_smoothing", label_smoothing, high=1.0)
     options = (alpha, weight, ignore_index, reduction, num_items)
     how: dict[str, Any] = {"impl": impl, "inplace": inplace}
     if label_smoothing == 0.0:

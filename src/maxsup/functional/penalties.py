@@ -95,7 +95,7 @@ def confidence_penalty_cross_entropy(
         Pereyra et al., Regularizing Neural Networks by Penalizing Confident Output Distributions, 2017.
     """
     if threshold is not None:
-        check_number("threshold", threshold)
+        threshold = check_number("threshold", threshold)
 
     def penalty(batch: Batch, log_q: Tensor) -> Tensor:
         return confidence_penalty(log_q, threshold)

@@ -39,12 +39,7 @@ def open_comparison(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]
         UnknownNameError: for an unknown method.
         RecordError: if `directory` holds a comparison, or a run, with another recipe; it lists the fields.
     """
-    for method in methods:
-        check_method(method)
-    if any(seed < 0 for seed in seeds):
-        raise ValueError(f"seeds must be at least 0, got {', '.join(map(str, seeds))}")
-    if not methods or not seeds:
-        raise ValueError("methods and seeds must each name at least one")
+    _check(methods, seeds)
     methods, seeds = list(dict.fromkeys(methods)), list(dict.fromkeys(seeds))
     if (directory / "comparison.json").exists():
         old = records.read_comparison(directory)
@@ -68,6 +63,15 @@ def open_comparison(recipe: Recipe, methods: Sequence[str], seeds: Sequence[int]
     return runs
 
 
+def _check(methods: Sequence[str], seeds: Sequence[int]) -> None:
+    for method in methods:
+        check_method(method)
+    if any(seed < 0 for seed in seeds):
+        raise ValueError(f"seeds must be at least 0, got {', '.join(map(str, seeds))}")
+    if not methods or not seeds:
+        raise ValueError("methods and seeds must each name at least one")
+
+
 def compare(
     recipe: Recipe,
     methods: Sequence[str],
@@ -87,10 +91,31 @@ def compare(
     that fails does not stop the others. A run whose worker was lost with its node is given out again and goes on from
     its last checkpoint, as long as it gets on. On any exception, Ctrl-C included, the workers are stopped; the same
     call goes on from the last finished epochs.
+
+    Raises:
+        UnknownNameError, ValueError: for an unknown method, or seeds or workers that cannot be.
+        RecordError: as `open_comparison`.
+        InUseError: if another process makes this comparison.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    runs = open_comparison(recipe, methods, seeds, directory)
+    _check(methods, seeds)
+    with records.exclusive(directory):
+        runs = open_comparison(recipe, methods, seeds, directory)
+        return _make(runs, recipe, directory, executor or LocalProcesses(), workers, data_dir, trackers, show)
+
+
+def _make(
+    runs: Sequence[RunRecord],
+    recipe: Recipe,
+    directory: Path,
+    executor: Executor,
+    workers: int | None,
+    data_dir: Path | None,
+    trackers: Sequence[str],
+    show: Callable[[State], None],
+) -> list[tuple[Job, str]]:
+    """`compare` in a folder that is held: the runs that are not finished yet."""
     pending = [
         Job(recipe, run.method, run.seed, run_directory(directory, run.method, run.seed), data_dir, tuple(trackers))
         # Seed by seed: a comparison that is cut short has its methods with the same seeds, which is what is paired.
@@ -102,7 +127,7 @@ def compare(
     failed: list[tuple[Job, str]] = []
     lost = _Lost()
     if pending:
-        pool = (executor or LocalProcesses()).start(recipe, directory, data_dir, workers)
+        pool = executor.start(recipe, directory, data_dir, workers)
         try:
             while len(finished) + len(failed) < total:
                 while pending and pool.has_room():

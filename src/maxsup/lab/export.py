@@ -38,10 +38,7 @@ def export(run_dir: Path, out: Path, data_dir: Path | None = None) -> list[Path]
         DataError: if the data is absent or damaged.
         ValueError: if `out` is a run's folder, whose files would be replaced.
     """
-    run = records.read_run(run_dir)
-    if run.status != "finished":
-        reason = f" ({run.problem.strip().splitlines()[-1]})" if run.problem else ""
-        raise RecordError(f"{run_dir}: the run is {run.status}, and only a finished one can be exported{reason}")
+    run = records.read_finished(run_dir, "exported")
     if (out / "run.json").exists():
         raise ValueError(f"out must not be the folder of a run, got {out}")
     model, data = trained_model(run_dir), trained_data(run_dir)

@@ -77,9 +77,10 @@ def parse_with_recipe(kind: Callable[..., T], command: str, arguments: Sequence[
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         raise UsageError(f"`maxsup {command}` takes a recipe first: {', '.join(RECIPES)}")
     if arguments[0].startswith("-"):
-        print(f"usage: maxsup {command} RECIPE [options]\n\nRECIPE is one of {', '.join(RECIPES)}. Shown below with")
-        print(f"the values of {next(iter(RECIPES))}; `maxsup {command} RECIPE --help` shows another's.\n")
-        return parse(kind, f"{command} RECIPE", ["--help"], next(iter(RECIPES.values()))())
+        first = next(iter(RECIPES))
+        print(f"usage: maxsup {command} RECIPE [options]\n\nRECIPE is one of {', '.join(RECIPES)}.\n")
+        print(f"Shown with the values of {first}; `maxsup {command} RECIPE --help` shows another's.\n")
+        return parse(kind, f"{command} RECIPE", ["--help"], RECIPES[first]())
     recipe = lookup("recipe", arguments[0], RECIPES)()
     # The same option by the name of what it is for.
     rest = [re.sub(r"^--pretrain[-_]classes(?=$|=)", "--data.classes", argument) for argument in arguments[1:]]

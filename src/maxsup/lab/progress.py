@@ -59,13 +59,19 @@ def of_comparison(epochs: int) -> Iterator[Callable[[State], None]]:
     """A bar over all epochs of a comparison and one for each active run, and a line for each run that ended."""
     console = Console(stderr=True)
     with _bars(console) as progress:
+        begun = False
         overall = progress.add_task("runs", total=None)
         bars: dict[Job, TaskID] = {}
         told: set[Job] = set()
         losses = 0
 
         def show(state: State) -> None:
-            nonlocal losses
+            nonlocal begun, losses
+            if not begun and state.total == 0:
+                console.print("no run left to make: all are finished")
+            elif not begun and not console.is_terminal:
+                console.print(f"runs to make: {state.total}, epochs of each: {epochs}", highlight=False)
+            begun = True
             active = dict(state.active)
             for job in active.keys() - bars.keys():
                 bars[job] = progress.add_task(f"  {job.method} seed {job.seed}", total=epochs)
@@ -97,6 +103,8 @@ def of_analysis(total: int, description: str, line: Callable[[Json], str]) -> It
     console = Console(stderr=True)
     with _bars(console, "runs") as progress:
         task = progress.add_task(description, total=total)
+        if not console.is_terminal:
+            console.print(f"{description}, runs: {total}", highlight=False)
 
         def show(outcome: Outcome) -> None:
             progress.advance(task)

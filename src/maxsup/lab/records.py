@@ -150,14 +150,17 @@ def read_json_lines(path: Path) -> list[Json]:
     """Reads what `write_json_lines` wrote.
 
     Raises:
-        RecordError: if a line is no JSON; it names the file and the line.
+        RecordError: if a line is no JSON object; it names the file and the line.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RecordError(f"{path}: line {number} is not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise RecordError(f"{path}: line {number} is no JSON object")
+        rows.append(row)
     return rows
 
 
@@ -236,6 +239,21 @@ def read_run(path: Path, method: str = "", seed: int = -1) -> RunRecord:
     except (RecordError, KeyError, OSError) as error:
         return RunRecord(path, method, seed, "failed", problem=f"{type(error).__name__}: {error}")
     return RunRecord(path, method, seed, ended, info, epochs, result, problem)
+
+
+def read_finished(path: Path, done: str) -> RunRecord:
+    """Reads the folder of a run that has to be finished to be, for example, "analyzed".
+
+    Raises:
+        RecordError: if there is none, or it is not finished; it says why.
+    """
+    if not (path / "run.json").is_file():
+        raise RecordError(f"{path}: no run here (run.json is missing)")
+    run = read_run(path)
+    if run.status != "finished":
+        reason = f" ({run.problem.strip().splitlines()[-1]})" if run.problem else ""
+        raise RecordError(f"{path}: the run is {run.status}, and only a finished one can be {done}{reason}")
+    return run
 
 
 def read_comparison(path: Path) -> Comparison:

@@ -50,7 +50,7 @@ class Loss(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.bounds and not isinstance(value, Tensor):
-            check_number(name, value, high=self.bounds[name])
+            value = check_number(name, value, high=self.bounds[name])
             buffer = self._buffers[name]
             assert buffer is not None
             buffer.fill_(value)

@@ -42,8 +42,7 @@ class MaxSupCrossEntropyLoss(Loss):
         super().__init__(
             alpha, weight=weight, ignore_index=ignore_index, reduction=reduction, impl=impl, inplace=inplace
         )
-        check_number("label_smoothing", label_smoothing, high=1.0)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = check_number("label_smoothing", label_smoothing, high=1.0)
 
     def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
         """The loss of logits `input` at `target`."""

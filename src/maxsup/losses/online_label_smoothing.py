@@ -64,7 +64,7 @@ class OnlineLabelSmoothingLoss(Loss):
         check_choice("init", init, ("uniform", "zeros"))
         table = torch.zeros(num_classes, num_classes)
         if init == "uniform" and alpha > 0:
-            check_number("smoothing", smoothing, high=alpha)
+            smoothing = check_number("smoothing", smoothing, high=alpha)
             # The soft loss has weight alpha, so its label smoothing of smoothing / alpha is one of `smoothing` overall.
             table = first_table(num_classes, smoothing / alpha)
         self.register_buffer("table", table)

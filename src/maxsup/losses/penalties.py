@@ -58,9 +58,7 @@ class ConfidencePenaltyLoss(Loss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(alpha, weight=weight, ignore_index=ignore_index, reduction=reduction)
-        if threshold is not None:
-            check_number("threshold", threshold)
-        self.threshold = threshold
+        self.threshold = None if threshold is None else check_number("threshold", threshold)
 
     def forward(self, input: Tensor, target: Tensor, *, num_items: Number | None = None) -> Tensor:
         """The loss of logits `input` at `target`."""

@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused(run_dir, squares, tmp_path):
         RecordError, match=r"holds another fine-tuning: recipe\.iterations: 1 -> 2\. Give another --label"
     ):
         segment(job(run_dir, iterations=2))
-    with pytest.raises(RecordError, match="the run is missing, and only a finished one can be fine-tuned"):
+    with pytest.raises(RecordError, match="no run here"):
         segment(job(tmp_path / "none"))
     with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
         segment(dataclasses.replace(job(run_dir), seed=-1))

@@ -16,6 +16,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from maxsup.lab import records
+from maxsup.lab.processes import interrupts_blocked
 from maxsup.lab.records import Comparison, Json, RecordError, RunRecord
 
 # What the libraries read once, when a process loads them.
@@ -49,9 +50,7 @@ def collect(paths: Iterable[Path]) -> tuple[list[RunRecord], list[Comparison]]:
                 raise RecordError(f"{path}: none of the comparison's {len(comparison.runs)} runs is finished")
             comparisons.append(comparison)
         elif (path / "run.json").is_file():
-            finished = [records.read_run(path)]
-            if finished[0].status != "finished":
-                raise RecordError(f"{path}: the run is {finished[0].status}, and only a finished one can be analyzed")
+            finished = [records.read_finished(path, "analyzed")]
         else:
             raise RecordError(f"{path}: no run and no comparison here (run.json and comparison.json are missing)")
         runs |= {run.path.resolve(): run for run in finished if run.path.resolve() not in runs}
@@ -90,7 +89,8 @@ def run_each(
         _one_thread_each(),
         ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(dealt,)) as pool,
     ):
-        futures: dict[Future[Json], RunRecord] = {pool.submit(function, run.path): run for run in runs}
+        with interrupts_blocked():  # until `_begin`
+            futures: dict[Future[Json], RunRecord] = {pool.submit(function, run.path): run for run in runs}
         pending = set(futures)
         try:
             while pending:
@@ -133,6 +133,7 @@ def _one_thread_each() -> Iterator[None]:
 def _begin(gpus: SimpleQueue[str | None]) -> None:
     """A worker's first act: to take its GPU, and to end with Ctrl-C, which reaches the whole group, and its parent."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_die_with_parent, daemon=True).start()
     gpu = gpus.get()
     if gpu is not None:

@@ -14,15 +14,23 @@ from maxsup.lab.recipes import Recipe
 
 
 def check_names(recipe: Recipe, methods: Sequence[str]) -> None:
-    """Unknown names are the command line's fault: they are found before anything is written."""
+    """Unknown names, and an α that a method refuses, are the command line's fault: found before anything is written."""
     from maxsup.lab.data import DATA_SETS
     from maxsup.lab.methods import METHODS
     from maxsup.lab.models import check_name
+    from maxsup.lab.training.optimization import check_optimizer
 
+    alpha = recipe.alpha
     for method in methods:
-        lookup("method", method, METHODS)
+        how = lookup("method", method, METHODS)
+        for value in {alpha.start} if alpha.schedule == "constant" else {alpha.start, alpha.end}:
+            try:
+                how.build(value, 2)
+            except ValueError as error:
+                raise UsageError(f"{method}: {error}") from error
     lookup("data set", recipe.data.name, DATA_SETS)
     check_name(recipe.model.name)
+    check_optimizer(recipe.optimizer.name)
 
 
 def train(arguments: Sequence[str]) -> int:

@@ -40,6 +40,7 @@ __all__ = [
     "DataSet",
     "Split",
     "Streamed",
+    "check_folder",
     "choose",
     "evaluation_batches",
     "load",
@@ -70,6 +71,12 @@ _HELD_OUT = ("cifar10", "cifar100")
 MASKED = ("fashion-scenes", "masked-folder")
 
 
+def check_folder(data_dir: Path | None) -> None:
+    """Raises DataError if a folder is named that is not there: another place with such data is not what was meant."""
+    if data_dir is not None and not data_dir.is_dir():
+        raise DataError(f"--data-dir {data_dir}: {'not a folder' if data_dir.exists() else 'no such folder'}")
+
+
 def load(data: Data, data_dir: Path | None = None) -> DataSet:
     """The data set of a recipe: resized, its classes chosen, its training images as `choose` takes them.
 
@@ -81,6 +88,7 @@ def load(data: Data, data_dir: Path | None = None) -> DataSet:
             not apply to the data set.
     """
     loader = lookup("data set", data.name, DATA_SETS)
+    check_folder(data_dir)
     takes_data = data.name in (*FROM_FILES, *_HELD_OUT)
     loaded = loader(data_dir, data.image_size, data) if takes_data else loader(data_dir, data.image_size)
     if data.name not in FROM_FILES:

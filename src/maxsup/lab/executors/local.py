@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from maxsup.lab.executors import Ended, Job, train_job
+from maxsup.lab.processes import interrupts_blocked
 from maxsup.lab.recipes import Recipe
 
 
@@ -27,7 +28,6 @@ def _die_with_parent() -> None:
 
 def _work(connection: Connection, gpu: str | None) -> None:
     """A worker's life: take a job, train it, say how it went; ends with its parent, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -49,7 +49,8 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         # No daemon, which could not start the processes that decode images; `_die_with_parent` is what ends it.
         self.process = context.Process(target=_work, args=(theirs, gpu))
-        self.process.start()
+        with interrupts_blocked():  # Ctrl-C reaches the whole group; the parent decides
+            self.process.start()
         theirs.close()
 
     def give(self, job: Job) -> None:

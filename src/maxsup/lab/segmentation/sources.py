@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from maxsup.lab.data import check_folder
 from maxsup.lab.data.fashion_scenes import load_fashion_scenes
 from maxsup.lab.data.masks import IMAGES, load_masked_folder
 from maxsup.lab.names import lookup
@@ -141,7 +142,9 @@ def load(name: str, data_dir: Path | None = None) -> SegmentationData:
         UnknownNameError: for a name that is not there.
         DataError: if files or folders are absent or damaged.
     """
-    return lookup("data set with labels per pixel", name, DATA_SETS)(data_dir)
+    loader = lookup("data set with labels per pixel", name, DATA_SETS)
+    check_folder(data_dir)
+    return loader(data_dir)
 
 
 def _folder(name: str, data_dir: Path | None, content: str) -> Path:

@@ -96,9 +96,7 @@ def segment(
         DataError: if the data is absent or damaged; it names the file.
         ValueError: if the backbone or the recipe does not fit the data, or the batch the processes.
     """
-    run = records.read_run(job.run_dir)
-    if run.status != "finished":
-        raise RecordError(f"{job.run_dir}: the run is {run.status}, and only a finished one can be fine-tuned")
+    records.read_finished(job.run_dir, "fine-tuned")
     if job.seed < 0:
         raise ValueError(f"seed must be at least 0, got {job.seed}")
     data = (data or sources.load(job.recipe.data, data_dir)).cut(job.recipe.train_size)

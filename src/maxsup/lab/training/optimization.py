@@ -6,19 +6,32 @@ import math
 from typing import Any
 
 import torch.optim
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
 from maxsup.lab.data import training_batches_number
+from maxsup.lab.names import unknown
 from maxsup.lab.recipes import Optimizer, Recipe
 
 # PyTorch's own, which it can run as one kernel; timm's others know no such option.
 FUSED = ("sgd", "momentum", "adam", "adamw")
 
 
+def check_optimizer(name: str) -> None:
+    """Raises UnknownNameError, with the nearest names, if timm has no such optimizer."""
+    known = [str(of) for of in list_optimizers()]
+    if name.lower().removeprefix("lookahead_") not in known:
+        raise unknown("optimizer", name, known)
+
+
 def optimizer_of(model: nn.Module, settings: Optimizer, *, fused: bool = False) -> torch.optim.Optimizer:
-    """The optimizer, as one kernel if `fused` and it can be; weight decay spares what settings and model say."""
+    """The optimizer, as one kernel if `fused` and it can be; weight decay spares what settings and model say.
+
+    Raises:
+        UnknownNameError: for an unknown optimizer.
+    """
+    check_optimizer(settings.name)
     options: dict[str, Any] = {"fused": True} if fused and settings.name in FUSED else {}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,

@@ -10,6 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from maxsup.lab.records import DataError
+
 # Shares of the typefaces; they sum to 1.
 SHARES = {"train": 0.60, "validation": 0.15, "test": 0.25}
 
@@ -78,7 +80,13 @@ def split_of(typeface: str) -> str:
 
 
 def font_files(folder: Path | None) -> list[Path]:
-    """The TrueType and OpenType files below `folder`, or the system's where it is None, in order of path."""
+    """The TrueType and OpenType files below `folder`, or the system's where it is None, in order of path.
+
+    Raises:
+        DataError: if `folder` is not there.
+    """
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"--fonts {folder}: no such folder")
     from matplotlib.font_manager import findSystemFonts
 
     found = findSystemFonts(None if folder is None else [str(folder)])
