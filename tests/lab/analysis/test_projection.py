@@ -160,7 +160,16 @@ def test_a_record_whose_weights_are_gone_stays(trained, tmp_path):
     for seed in (0, 1):
         (run_directory(tmp_path, "max-sup", seed) / "model.safetensors").unlink()
     assert project(tmp_path) == first
-    assert list(project(tmp_path, classes=["4", "0", "2"])["methods"]) == ["cross-entropy"]
+    # A plane without a method that was added since would pass for the whole.
+    comparison(tmp_path, trained, methods=("label-smoothing",))
+    write_json(
+        tmp_path / "comparison.json",
+        read_json(tmp_path / "comparison.json") | {"methods": [*first["methods"], "label-smoothing"]},
+    )
+    with pytest.raises(RecordError, match=r"projection\.json: lacks label-smoothing, and cannot be made again"):
+        project(tmp_path)
+    assert read_json(tmp_path / "analysis" / "projection.json") == first
+    assert "max-sup" not in project(tmp_path, classes=["4", "0", "2"])["methods"]
 
 
 def test_bad_choices_are_named(trained, tmp_path):

@@ -71,7 +71,8 @@ def project(
         method: The method whose confusions choose; the comparison's first by default.
 
     Raises:
-        RecordError: if there is no comparison, or no method has a usable run.
+        RecordError: if there is no comparison, no method has a usable run, or weights are gone and the record lacks a
+            method that has finished runs.
         DataError: if the data is absent or damaged.
         ValueError: if `classes` are not three different ones of the data set, `method` is not in the comparison, or the
             data set has fewer than three classes.
@@ -81,6 +82,10 @@ def project(
     if classes is None and method is None:
         earlier = archived(file, _shown(file, comparison))
         if earlier is not None:
+            finished = [name for name in comparison.methods if _has_finished(comparison, name)]
+            absent = [name for name in finished if name not in earlier["methods"]]
+            if absent:
+                raise RecordError(f"{file}: lacks {', '.join(absent)}, and cannot be made again: weights are missing")
             return earlier
     method = comparison.methods[0] if method is None else method
     lookup("method", method, dict.fromkeys(comparison.methods))
@@ -156,6 +161,10 @@ def _shown(file: Path, comparison: Comparison) -> list[Path]:
     return [
         records.run_directory(directory, name, one["seed"]) / WEIGHTS for name, one in of.get("methods", {}).items()
     ]
+
+
+def _has_finished(comparison: Comparison, method: str) -> bool:
+    return any(run.status == "finished" for run in comparison.of_method(method))
 
 
 def _usable(comparison: Comparison) -> tuple[dict[str, RunRecord], dict[str, str]]:
