@@ -121,30 +121,40 @@ def test_least_n_worked_by_hand():
         least_n(1, level=5)
 
 
-@pytest.mark.parametrize(("n", "comparisons"), [(6, 1), (10, 2), (10, 6), (30, 3)])
+@pytest.mark.parametrize(("n", "comparisons"), [(7, 1), (8, 2), (9, 6)])
 def test_the_detectable_effect_has_the_power_that_it_says(n, comparisons):
     std = 0.3
     effect = detectable_effect(n, std, comparisons)
+    draws = np.random.default_rng(1).normal(effect, std, (4000, n))
+    power = np.mean([sign_flip_p(of) <= 0.05 / comparisons for of in draws])
+    assert power == pytest.approx(0.8, abs=0.02)  # three standard errors
+
+
+@pytest.mark.parametrize(("n", "comparisons"), [(6, 1), (7, 3), (8, 6)])
+def test_where_all_pairs_must_have_one_sign_the_detectable_effect_has_a_closed_form(n, comparisons):
+    assert comparisons * 2 / 2**n <= 0.05 < comparisons * 4 / 2**n
+    assert detectable_effect(n, 1.0, comparisons) == pytest.approx(stats.norm.ppf(0.8 ** (1 / n)), rel=3e-3)
+
+
+def test_with_many_pairs_the_detectable_effect_is_the_t_tests():
+    std, n, comparisons = 0.3, 30, 3
     # The power of the two-sided test by integrating over the sampled std, whose square is chi-squared.
     critical = stats.t.isf(0.05 / comparisons / 2, n - 1)
-    shift = effect / std * math.sqrt(n)
+    shift = detectable_effect(n, std, comparisons) / std * math.sqrt(n)
     scales = np.sqrt(stats.chi2.ppf((np.arange(20_000) + 0.5) / 20_000, n - 1) / (n - 1))
     power = np.mean(stats.norm.sf(critical * scales - shift) + stats.norm.cdf(-critical * scales - shift))
     assert power == pytest.approx(0.8, abs=1e-4)
+    # And where it takes over, the two agree.
+    few, many = (detectable_effect(n, 1.0, 2) * math.sqrt(n) for n in (12, 13))
+    assert many == pytest.approx(few, rel=0.02)
 
 
 def test_the_detectable_effect_is_proportional_to_the_spread():
     assert detectable_effect(10, 0.0, 2) == 0
     assert detectable_effect(10, 3.0, 2) == pytest.approx(3 * detectable_effect(10, 1.0, 2))
-    # Cohen's table gives 10 pairs, d = 1.0, two-sided 5%: power 0.80.
-    assert detectable_effect(10, 1.0, 1) == pytest.approx(1.0, abs=0.01)
-
-
-def test_the_sign_flip_test_finds_the_detectable_effect_less_often_near_its_least_n():
-    # Where two patterns more are too many, all pairs must have the sign of the effect: Φ(effect / std)ⁿ.
-    for n, family, power in ((6, 1, 0.62), (8, 6, 0.67)):
-        assert family * 2 / 2**n <= 0.05 < family * 4 / 2**n
-        assert stats.norm.cdf(detectable_effect(n, 1.0, family)) ** n == pytest.approx(power, abs=0.005)
+    assert detectable_effect(7, 1.0, 6) == math.inf  # the least p of 7 pairs, times 6, is 0.094
+    # Cohen's table gives the t-test of 10 pairs, d = 1.0, two-sided 5%, a power of 0.80; the exact test takes no less.
+    assert 1.0 < detectable_effect(10, 1.0, 1) < 1.03
 
 
 @pytest.mark.parametrize(
@@ -197,7 +207,7 @@ def test_what_n_can_show_depends_on_where_holms_correction_comes_to_it():
     judged = judge_family({"ten": _against_zero(clear), "six": _against_zero(six)})
     assert judged["six"].p_sign_flip_holm == 4 / 2**6
     assert (judged["six"].outcome, judged["six"].least_n) == ("not seen", 7)
-    assert judged["six"].detectable == detectable_effect(6, np.std(six, ddof=1), 2)
+    assert judged["six"].detectable == detectable_effect(6, np.std(six, ddof=1), 1)
     assert judge_family({"ten": _against_zero(clear), "six": _against_zero([1.0] * 6)})["six"].outcome == "significant"
     # Beside one that is not, they are multiplied by 2; and five can show nothing anywhere.
     judged = judge_family({"ten": _against_zero([1.0, -1.0] * 5), "six": _against_zero(six)})

@@ -46,8 +46,8 @@ def basis(summary: Json) -> list[str]:
         f"of its rows. Where {level} is out of reach that way, a difference is called neither seen nor absent: it "
         "cannot be shown with this n.",
         f"Not seen does not mean absent. “Could have shown” is the smallest true difference that had an {power} chance "
-        "to be found with this n and spread (by the paired t-test at the first step of Holm's correction; the exact "
-        "test finds it less often where n is near the least that can show anything).",
+        "to be found with this n and spread (by the same test at the first step of Holm's correction, if differences "
+        "are normal).",
         "Confirmed here and contradicted here speak of these data, networks and recipes. Where one row confirms a "
         "claim and others show nothing, the claim counts as confirmed here, and the rows are counted beside it; where "
         "rows oppose each other, it is mixed.",
