@@ -90,6 +90,6 @@ def test_runs_on_images_with_masks_are_localized_too(tmp_path, capfd):
     assert outcome.record["measures"] == records.read_json(run / "analysis.json")["measures"]
     assert records.read_json(run / "localization-masked-folder.json")["n"] == 12
     assert "cross-entropy seed 0: " in capfd.readouterr().err
-    shutil.rmtree(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "images")
     (outcome,) = commands.analyze(commands.collect([run])[0], tmp_path / "data", None)
     assert f"{tmp_path / 'data' / 'images'}: missing" in outcome.error

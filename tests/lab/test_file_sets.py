@@ -214,6 +214,9 @@ def test_shards_are_read_as_timm_reads_them(tmp_path):
 
 def test_what_is_wrong_with_shards_is_named(tmp_path):
     folder = tmp_path / "shards"
+    with pytest.raises(DataError, match="shards: no such folder"):
+        load(SHARDS, folder)
+    folder.mkdir()
     with pytest.raises(DataError, match=r"_info\.json: missing"):
         load(SHARDS, folder)
     write_shards(folder, {"train": (0, 6), "test": (10, 4)}, 3)

@@ -114,6 +114,7 @@ def test_cifar_that_is_nowhere_names_the_places(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module.Path, "home", lambda: tmp_path / "home")
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", offline)
+    (tmp_path / "mine").mkdir()
     with pytest.raises(DataError) as caught:
         load(Data(name="cifar10"), tmp_path / "mine")
     for part in ("cifar-10-batches-py", str(tmp_path / "mine"), str(tmp_path / "home"), "network is unreachable"):

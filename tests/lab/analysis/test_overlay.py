@@ -141,7 +141,7 @@ def test_what_cannot_be_localized_is_refused(run_dir, folder, tmp_path):
     with pytest.raises(ValueError, match=r"data: 2 classes where the model in .*run has 5"):
         localize(run_dir, MASKED, write_folder(tmp_path / "two", "ab"))
     with pytest.raises(DataError, match="images: missing"):
-        localize(run_dir, MASKED, tmp_path / "nowhere")
+        localize(run_dir, MASKED, tmp_path)
     weights = load_file(run_dir / "model.safetensors")
     weights["backbone.fc.weight"][0, 0] = float("nan")
     save_file(weights, run_dir / "model.safetensors")
