@@ -102,6 +102,7 @@ def test_help_shows_the_recipes_values(capsys):
         (["train", "digits-convnet", "surplus", "--out", "x"], "unexpected argument 'surplus'"),
         (["train", "--method", "max-sup"], "takes a recipe first"),
         (["compare", "digits-convnet", "--workers", "0", "--out", "x"], "workers must be at least 1, got 0"),
+        (["tune", "digits-convnet", "--workers", "0", "--out", "x"], "--workers must be at least 1, got 0"),
         (["compare", "digits-convnet", "--seeds", "-1", "--out", "x"], "seeds must be at least 0, got -1"),
         (["train", "digits-convnet", "--epochs", "0", "--out", "x"], "epochs must be at least 1, got 0"),
         (["corrupt"], "`maxsup corrupt` takes folders"),

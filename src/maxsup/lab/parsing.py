@@ -69,6 +69,9 @@ def parse(
         if rest[0].startswith("-"):
             raise unknown("option", rest[0].split("=")[0], option_names(kind, recipe))
         raise UsageError(f"unexpected argument {rest[0]!r}")
+    workers = getattr(parsed, "workers", None)
+    if workers is not None and workers < 1:  # told here, before anything is read or written
+        raise UsageError(f"--workers must be at least 1, got {workers}")
     return parsed
 
 
