@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from maxsup.lab.recipes import cifar, deit, glyphs, imagenet, small
-from maxsup.lab.recipes.settings import Alpha, Data, Model, Optimizer, Recipe, as_json, with_defaults
+from maxsup.lab.recipes.settings import NEUTRAL, Alpha, Data, Model, Optimizer, Recipe, as_json, with_defaults
 
-__all__ = ["RECIPES", "Alpha", "Data", "Model", "Optimizer", "Recipe", "as_json", "with_defaults"]
+__all__ = ["NEUTRAL", "RECIPES", "Alpha", "Data", "Model", "Optimizer", "Recipe", "as_json", "with_defaults"]
 
 
 def _by_name(*functions: Callable[[], Recipe]) -> dict[str, Callable[[], Recipe]]:

@@ -1,4 +1,4 @@
-"""Recipes for letters and digits of real typefaces (docs/glyphs.md), minutes a run on a GPU.
+"""Recipes for letters and digits of real typefaces (docs/glyphs.md).
 
 Images are shifted at random and never mirrored: a mirrored b is a d.
 """

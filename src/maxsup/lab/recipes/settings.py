@@ -278,6 +278,10 @@ class Recipe:
             raise ValueError(f"ema must be between 0 and 1 or None, got {self.ema}")
 
 
+# Fields that decide how fast a run is and not what it gives: with other values it is the same experiment still.
+NEUTRAL = ("cpu_threads", "compile", "cuda_graph", "data.loader_workers")
+
+
 def as_json(recipe: Recipe) -> dict[str, object]:
     """The recipe as plain values, for records and comparison; tuples as the lists that JSON gives back."""
     return cast(dict[str, object], json.loads(json.dumps(dataclasses.asdict(recipe))))

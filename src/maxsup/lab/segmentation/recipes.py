@@ -164,7 +164,7 @@ def ade20k_upernet() -> SegmentationRecipe:
 
 
 def fashion_scenes_upernet() -> SegmentationRecipe:
-    """Scenes of Fashion-MNIST items (64×64, 20,000 training images, 10 classes and background); a minute on a GPU."""
+    """Scenes of Fashion-MNIST items (64×64, 20,000 training images, 10 classes and background)."""
     return SegmentationRecipe(
         name="fashion-scenes-upernet",
         data="fashion-scenes",

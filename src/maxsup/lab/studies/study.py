@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from maxsup.lab import records
 from maxsup.lab.methods import METHODS
 from maxsup.lab.names import lookup
-from maxsup.lab.recipes import Data, Recipe, as_json
+from maxsup.lab.recipes import NEUTRAL, Data, Recipe, as_json
 from maxsup.lab.records import Json
 from maxsup.lab.report.measures import Measure
 from maxsup.lab.report.published import Published
-
-# Fields that decide how fast a run is and not what it gives: with other values it is the paper's experiment still.
-NEUTRAL = ("cpu_threads", "compile", "cuda_graph", "data.loader_workers")
 
 PAPER_SEEDS = (0, 1, 2)
 

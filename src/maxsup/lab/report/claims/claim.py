@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from maxsup.lab.recipes import NEUTRAL
 from maxsup.lab.records import Json
 from maxsup.lab.report.measures import TRAINED
 
@@ -36,12 +37,9 @@ class Twin:
 
         The recipe's name may differ, since it is no setting.
         """
-        own = (*_NO_SETTING, *self.fields)
+        own = ("name", *NEUTRAL, *self.fields)
         names = [name for name in recipe.keys() | other.keys() if not any(_within(name, field) for field in own)]
         return all(recipe.get(name) == other.get(name) for name in names)
-
-
-_NO_SETTING = ("name", "cpu_threads", "compile", "cuda_graph", "data.loader_workers")
 
 
 def _within(name: str, field: str) -> bool:
