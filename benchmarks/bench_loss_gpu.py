@@ -371,6 +371,23 @@ def plans(k: int, size: int, layout: launch.Layout, soft: bool) -> list[launch.P
         first = streams[:2]
         found += [dataclasses.replace(plan, ahead=False) for plan in first]
         found += [dataclasses.replace(plan, keep="") for plan in first]
+    if k * size > 65536 and not soft:
+        # Bytes of a chunk, warps, programs, and programs that share a row.
+        shared = [
+            (32768, 16, 1, 2),
+            (32768, 16, 1, 4),
+            (32768, 16, 1, 8),
+            (16384, 8, 2, 2),
+            (16384, 8, 2, 4),
+            (16384, 8, 2, 8),
+            (16384, 8, 2, 16),
+            (8192, 4, 4, 4),
+            (8192, 4, 4, 8),
+        ]
+        found += [
+            launch.stream_plan(k, layout, chunk // size, warps=warps, programs=programs, parts=parts)
+            for chunk, warps, programs, parts in shared
+        ]
     return list(dict.fromkeys(found))
 
 

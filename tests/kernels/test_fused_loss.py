@@ -25,13 +25,22 @@ METHODS = {"max-sup": 0.3, "label-smoothing": 0.2, "logit-penalty": 0.05}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 
 
-@pytest.fixture(params=["torch", "triton", "triton in chunks"])
+IN_PARTS = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(DEVICE != "cuda", reason="needs a CUDA device: the interpreter's programs cannot wait"),
+]
+
+
+@pytest.fixture(params=["torch", "triton", "triton in chunks", pytest.param("triton in parts", marks=IN_PARTS)])
 def impl(request, monkeypatch):
-    """The implementations; the last is Triton's kernel for long rows, with chunks of 16 logits."""
-    if request.param == "triton in chunks":
-        monkeypatch.setattr(
-            launch, "plan_of", lambda k, size, layout, soft=0: launch.stream_plan(k, layout, 16, warps=1, programs=2)
-        )
+    """The implementations; the last are Triton's for long rows, with chunks of 16 logits, or with 4 programs a row."""
+    parts = {"triton in chunks": 1, "triton in parts": 4}.get(request.param)
+    if parts:
+
+        def plan_of(k, size, layout, soft=0):
+            return launch.stream_plan(k, layout, 16, warps=1, programs=2, parts=1 if soft else parts)
+
+        monkeypatch.setattr(launch, "plan_of", plan_of)
     return request.param.split()[0]
 
 

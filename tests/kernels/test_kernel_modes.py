@@ -1,5 +1,7 @@
 """What only the kernel has: its choice and its refusals, `inplace`, all terms at once, the compiler, the GPU itself."""
 
+import functools
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -10,7 +12,7 @@ from maxsup.functional import label_smoothing_cross_entropy, logit_penalty_cross
 from maxsup.kernels import choice, fused_loss, launch
 from maxsup.kernels.terms import Terms
 from tests.gpu import no_host_synchronisation
-from tests.kernels.test_fused_loss import DEVICE, logits_and_target
+from tests.kernels.test_fused_loss import DEVICE, IN_PARTS, logits_and_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 
@@ -164,14 +166,15 @@ def test_in_place_autograd_tells_who_saved_the_logits():
         loss.backward()
 
 
-@pytest.mark.parametrize("columns", [None, 16])
+# None for the kernel that plan_of takes, or the parts of a row of the streamed one.
+@pytest.mark.parametrize("parts", [None, 1, pytest.param(2, marks=IN_PARTS)])
 @pytest.mark.parametrize("k", [37, 64])
-def test_all_terms_at_once(k, columns, monkeypatch):
-    if columns:
+def test_all_terms_at_once(k, parts, monkeypatch):
+    if parts:
         monkeypatch.setattr(
             launch,
             "plan_of",
-            lambda k, size, layout, soft=0: launch.stream_plan(k, layout, columns, warps=1, programs=2),
+            lambda k, size, layout, soft=0: launch.stream_plan(k, layout, 16, warps=1, programs=2, parts=parts),
         )
     logits, target = logits_and_target(4, k)
     target[2] = -100
@@ -248,8 +251,9 @@ def test_cuts_hold_a_row_and_fit_a_multiprocessor(k, size):
     }.get(k, launch.Layout(16 // size, False))
     plan = launch.plan_of(k, size, layout)
     assert plan.stream == (k * size > 32768)
-    assert plan.groups * plan.chunks * layout.vector >= k - (2 * layout.vector - 2 if layout.edges else 0)
-    assert (plan.groups * (plan.chunks - 1)) * layout.vector < k
+    part = plan.groups * plan.chunks * layout.vector
+    assert part * plan.parts >= k - (2 * layout.vector - 2 if layout.edges else 0)
+    assert part * (plan.parts - 1) + plan.groups * (plan.chunks - 1) * layout.vector < k
     assert plan.programs * plan.warps * 32 * plan.registers <= 65536
 
 
@@ -278,6 +282,36 @@ def test_gpu_rows_of_every_length(k, dtype):
     precision = 2e-6 if dtype == torch.float32 else 4e-3
     assert_close(loss.double(), exact, rtol=precision, atol=0)
     assert (gradient.double() - exact_gradient).norm() / exact_gradient.norm() < precision
+
+
+@gpu
+@needs_gpu
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("parts", [1, 2, 8])
+@pytest.mark.parametrize("k", [50257, 131072])
+def test_gpu_programs_that_share_a_row(k, parts, inplace, monkeypatch):
+    cut = functools.partial(launch.stream_plan, warps=4, programs=2, parts=parts)
+    monkeypatch.setattr(launch, "plan_of", lambda k, size, layout, soft=0: cut(k, layout, 4096))
+    generator = torch.Generator("cuda").manual_seed(0)
+    leaf = torch.randn(500, k, device="cuda", generator=generator)
+    target = torch.randint(k, (500,), device="cuda", generator=generator)
+    target[::7] = -100
+    leaf[1::5, 3] = -torch.inf
+    target[target == 3] = 4
+    # Equal maxima in the first, a middle and the last part, or at the edges; the target is one of them or none.
+    leaf[::3, torch.tensor([k // 2, k - 1])] = 9.0
+    leaf[::6, 0] = 9.0
+    target[::4] = k // 2
+    target[2::8], target[6::8] = 0, k - 1
+    leaf.requires_grad_()
+    for _ in range(3):  # what one launch left must not matter to the next
+        loss = max_sup_cross_entropy(leaf * 1, target, 0.3, impl="triton", inplace=inplace)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+    z = leaf.detach().double().requires_grad_()
+    exact = max_sup_cross_entropy(z, target, 0.3, impl="torch")
+    (exact_gradient,) = torch.autograd.grad(exact, z)
+    assert_close(loss.double(), exact, rtol=2e-6, atol=0)
+    assert_close(gradient.double(), exact_gradient, rtol=1e-5, atol=1e-9)
 
 
 @gpu

@@ -63,12 +63,12 @@ def soft_sums(
 @triton.jit
 def first_chunk(
     tensor, row, y, stride, ignore_index,
-    CLASSES: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
+    CLASSES: tl.constexpr, to_end, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
     KEEP: tl.constexpr,
 ):  # fmt: skip
-    """A row's first chunk of logits or probabilities, (GROUPS, VECTOR), zeros where there is none."""
+    """The chunk of logits or probabilities `to_end` vectors before the row's end, (GROUPS, VECTOR), zeros before it."""
     _, begin, _, groups = inside(row, stride, CLASSES, VECTOR, EDGES)
-    vector = groups - CHUNKS * GROUPS + tl.arange(0, GROUPS)
+    vector = groups - to_end + tl.arange(0, GROUPS)
     tile = vector[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
     mask = (vector >= 0) & (y != ignore_index)
     return tl.load(tensor + begin + tile, mask=mask[:, None], other=0.0, eviction_policy=KEEP)

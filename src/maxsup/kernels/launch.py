@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class Plan:
 
     rows: int
     groups: int
-    chunks: int
+    chunks: int  # of each part
     warps: int
     programs: int  # per multiprocessor
     registers: int | None = None  # at most, per thread
@@ -66,6 +66,7 @@ class Plan:
     stream: bool = False
     keep: str = "evict_last"  # the cache hint of a stream's first loop
     store: str = "evict_last"  # and of the gradient
+    parts: int = 1  # programs that share a row of a stream
 
 
 def layout_of(logits: Tensor, soft: Tensor | None = None) -> Layout:
@@ -124,12 +125,12 @@ def _at_once(registers: int, warps: int) -> int:
     return max(1, REGISTERS // 4 // (registers * 32) * 4 // warps)
 
 
-def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, programs: int) -> Plan:
+def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, programs: int, parts: int = 1) -> Plan:
     """Rows in chunks of `columns`, with as many registers as let all the programs run at once."""
     groups = columns // layout.vector
-    chunks = -(-(classes // layout.vector) // groups)
+    chunks = -(-(classes // layout.vector) // (groups * parts))
     registers = min(255, REGISTERS // (programs * warps * 32) // 8 * 8)  # they are given out by eights
-    return Plan(1, groups, chunks, warps, programs, registers, stream=True, store="evict_first")
+    return Plan(1, groups, chunks, warps, programs, registers, stream=True, store="evict_first", parts=parts)
 
 
 @dataclass(frozen=True)
@@ -209,10 +210,20 @@ def losses_and_gradient(
         options = {"GROUPS": plan.groups, "VECTOR": layout.vector, "EDGES": layout.edges, "AHEAD": plan.ahead}
         options["STORE"] = plan.store
         if plan.stream:
-            options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep, "INPLACE": inplace}
+            if plan.parts > 1 and device.type != "cuda":  # the interpreter runs one program after another
+                plan = replace(plan, parts=1, chunks=plan.parts * plan.chunks)
+            options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep, "INPLACE": inplace, "PARTS": plan.parts}
         else:
             options["ROWS"] = plan.rows
     programs = max(1, min(parts, plan.programs * multiprocessors(device)))
+    if isinstance(plan, Plan) and plan.stream:
+        options |= {"notes": None, "arrivals": None}
+        if plan.parts > 1:  # the programs wait for each other, so that all have to run at once
+            teams = max(1, min(n, plan.programs * multiprocessors(device) // plan.parts))
+            programs = teams * plan.parts
+            options["notes"] = torch.empty(teams, 2, plan.parts, 8, dtype=torch.float32, device=device)
+            options["arrivals"] = torch.zeros(teams, dtype=torch.int32, device=device)
+            options["launch_cooperative_grid"] = True
     summed = loss is not None and loss.dim() == 0
     sums = torch.empty(programs, dtype=torch.float32, device=device) if summed else None
     counter = _counter(device, keep_counter) if summed else None

@@ -7,6 +7,10 @@ so that threads need not talk before the row's end. The second makes the gradien
 nearest. The last chunk of a row stays in registers, and one row is in flight per program, so that the cache holds the
 rest. The two classes whose gradient is special, y and argmax, are written again after the row: to look for them in
 every chunk took longer.
+
+Where the rows in flight are more than the cache holds, PARTS programs share a row. Between the loops each tells the
+others what it has found (`told`), and they wait for each other, so that all programs have to run at once: that is a
+cooperative launch.
 """
 
 import triton
@@ -25,33 +29,42 @@ from maxsup.kernels.parts import (
     shares_of,
     target_of,
 )
+from maxsup.kernels.sharing import added_up, owned, told
 
 
 @triton.jit(do_not_specialize=["rows", "logits_stride", "soft_stride", "upstream_stride", "ignore_index"])
 def stream_kernel(
     logits, gradient, target, soft, weight, loss, sums, counter, divisor, upstream,
     alpha, smoothing, penalty, z_loss,
-    rows, upstream_stride, ignore_index, logits_stride, soft_stride,
+    rows, upstream_stride, ignore_index, logits_stride, soft_stride, notes, arrivals,
     CLASSES: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr, VECTOR: tl.constexpr, EDGES: tl.constexpr,
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
     STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
-    KEEP: tl.constexpr, AHEAD: tl.constexpr, STORE: tl.constexpr,
+    KEEP: tl.constexpr, AHEAD: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """One row at a time, in CHUNKS pieces of GROUPS vectors; the first piece is the one that may be short.
+    """One row at a time, in PARTS × CHUNKS pieces of GROUPS vectors; the first piece is the one that may be short.
 
     KEEP is the cache hint of the first loop, STORE that of the gradient. With AHEAD the next chunk is on its way while
     one is computed, and at a row's end the next row's first one.
     """
     alpha, smoothing, penalty, z_loss = number(alpha), number(smoothing), number(penalty), number(z_loss)
+    tl.static_assert(PARTS == 1 or soft is None)
     program, programs = tl.program_id(0), tl.num_programs(0)
+    reach: tl.constexpr = CHUNKS * GROUPS  # vectors of a program
+    part, to_end, turn = 0, reach, 0
+    if PARTS > 1:
+        part, program, programs = program % PARTS, program // PARTS, programs // PARTS
+        to_end = (PARTS - part) * reach
+        notes += program * (2 * PARTS * 8)
+        arrivals += program
     group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
     edge = tl.arange(0, 2 * VECTOR)
     tile = group[:, None] * VECTOR + lane[None, :]
     row_losses = 0.0
     y = target_of(target, program, rows, ignore_index)
-    x = first_chunk(logits, program, y, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES, KEEP)
+    x = first_chunk(logits, program, y, logits_stride, ignore_index, CLASSES, to_end, GROUPS, VECTOR, EDGES, KEEP)
     if soft is not None:
-        t = first_chunk(soft, program, y, soft_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES, KEEP)
+        t = first_chunk(soft, program, y, soft_stride, ignore_index, CLASSES, to_end, GROUPS, VECTOR, EDGES, KEEP)
     bottom = divisor_of(divisor, target, weight, rows, ignore_index, DIVISOR, CLASSES, PARTIALS, 4096)
     for row in range(program, rows, programs):
         y_next = target_of(target, row + programs, rows, ignore_index)
@@ -61,12 +74,12 @@ def stream_kernel(
         offset, begin, head, groups = inside(row, logits_stride, CLASSES, VECTOR, EDGES)
         z_y = tl.load(logits + offset + y, mask=known, other=float("nan")).to(tl.float32)
 
-        # Chunk c has the vectors `skip + c GROUPS + group` of the inside, counted from column `head`; skip <= 0.
+        # Chunk c has the vectors `skip + c GROUPS + group` of the inside, from column `head` on; none are below 0.
         if EDGES:
             edge_column = tl.where(edge < VECTOR, edge, head + groups * VECTOR - VECTOR + edge)
             on_edge = tl.where(edge < VECTOR, edge < head, edge_column < CLASSES)
             x_edge = tl.load(logits + offset + edge_column, mask=on_edge & keep, other=-INFINITY).to(tl.float32)
-        skip = groups - CHUNKS * GROUPS
+        skip = groups - to_end
         pointers = logits + begin
         if soft is not None:
             soft_offset, soft_begin, _, _ = inside(row, soft_stride, CLASSES, VECTOR, EDGES)
@@ -105,7 +118,7 @@ def stream_kernel(
         highest, base, exponentials, total, squares, first = online(
             x.to(tl.float32), mask, CHUNKS - 1, highest, base, exponentials, total, squares, first, PENALTY
         )
-        last = head + ((groups - GROUPS) * VECTOR + tile)
+        last = head + ((skip + reach - GROUPS) * VECTOR + tile)
         if soft is not None:
             mass_here, expected = soft_sums(
                 x.to(tl.float32), t.to(tl.float32), mask[:, None], weight, last,
@@ -113,7 +126,14 @@ def stream_kernel(
             )  # fmt: skip
 
         # The lowest vector of the maximum comes with it: what threads tell each other costs time that nothing fills.
-        maximum, nearest = tl.reduce((highest, skip + first * GROUPS + group), 0, higher)
+        vector = skip + first * GROUPS + group
+        if PARTS > 1:
+            highest, vector, base, exponentials, total, squares = told(
+                notes, arrivals, turn, part, highest, vector, base, exponentials, total, squares, PARTS
+            )
+            turn += 1
+        vectors_maximum, nearest = tl.reduce((highest, vector), 0, higher)
+        maximum = vectors_maximum
         if EDGES:
             maximum = tl.maximum(maximum, tl.max(x_edge, 0))
         maximum = tl.where(keep, maximum, 0.0)
@@ -141,8 +161,8 @@ def stream_kernel(
         present = tl.full((), CLASSES, tl.float32)
         some_absent = row_total == -INFINITY
         if some_absent:
-            total = tl.zeros((GROUPS,), tl.float32)
-            squares = tl.zeros((GROUPS,), tl.float32)
+            finite = tl.zeros((GROUPS,), tl.float32)
+            finite_squares = tl.zeros((GROUPS,), tl.float32)
             counts = tl.zeros((GROUPS,), tl.float32)
             for chunk in range(CHUNKS):
                 mask = skip + chunk * GROUPS + group >= 0
@@ -151,13 +171,17 @@ def stream_kernel(
                 ).to(tl.float32)
                 there = again != -INFINITY
                 again = tl.where(there, again, 0.0)
-                total += tl.sum(again, 1)
-                squares += tl.sum(again * again, 1)
+                finite += tl.sum(again, 1)
+                finite_squares += tl.sum(again * again, 1)
                 counts += tl.sum(there.to(tl.float32), 1)
-            row_total = tl.sum(total, 0)
+            row_total, present = tl.reduce((finite, counts), 0, both_sums)
             if PENALTY:
-                row_squares = tl.sum(squares, 0)
-            present = tl.sum(counts, 0)
+                row_squares = tl.sum(finite_squares, 0)
+            if PARTS > 1:
+                row_total, present, row_squares = added_up(
+                    notes, arrivals, turn, part, row_total, present, row_squares, PARTS
+                )
+                turn += 1
             if EDGES:
                 there_edge = x_edge != -INFINITY
                 finite_edge = tl.where(there_edge, x_edge, 0.0)
@@ -176,9 +200,9 @@ def stream_kernel(
             factor = tl.load(weight + y, mask=known, other=0.0).to(tl.float32)
         row_loss = tl.where(keep, factor * row_loss, 0.0)
         if LOSS == "rows":
-            tl.store(loss + row, row_loss.to(loss.dtype.element_ty))
+            tl.store(loss + row, row_loss.to(loss.dtype.element_ty), mask=part == 0)
         elif LOSS == "sum":
-            row_losses += row_loss
+            row_losses += tl.where(part == 0, row_loss, 0.0)
 
         if gradient is not None:
             factor = factor / bottom
@@ -197,7 +221,7 @@ def stream_kernel(
             if PENALTY:
                 g_y += tl.where(z_y == -INFINITY, 0.0, tension * z_y)
             if MAX_SUP:
-                within = keep & (nearest >= 0) & (nearest < groups)
+                within = keep & (nearest >= tl.maximum(skip, 0)) & (nearest < skip + reach)
                 near = tl.load(pointers + nearest * VECTOR + lane, mask=within, other=-INFINITY)
 
             out = place * CLASSES
@@ -235,7 +259,7 @@ def stream_kernel(
                 x = ahead
             if AHEAD:
                 ahead = first_chunk(
-                    logits, row + programs, y_next, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR,
+                    logits, row + programs, y_next, logits_stride, ignore_index, CLASSES, to_end, GROUPS, VECTOR,
                     EDGES, KEEP,
                 )  # fmt: skip
             g = gradient_of(x.to(tl.float32), row_base, slope, share, absent_share, tension, some_absent, PENALTY)
@@ -257,13 +281,16 @@ def stream_kernel(
                 if soft is not None:
                     g_edge -= factor * p_edge
                 g_edge = tl.where(keep, g_edge, 0.0)
-                tl.store(out + edge_column, g_edge.to(gradient.dtype.element_ty), mask=on_edge)
+                tl.store(out + edge_column, g_edge.to(gradient.dtype.element_ty), mask=on_edge & (part == 0))
             if MAX_SUP:
                 # The lowest column of the maximum is in the vector or at the edge.
                 columns = head + nearest * VECTOR + lane
                 top = tl.min(tl.where(within & (near.to(tl.float32) == maximum), columns, CLASSES), 0)
                 if EDGES:
-                    top = tl.minimum(top, tl.min(tl.where((x_edge == maximum) & on_edge, edge_column, CLASSES), 0))
+                    # Behind the vectors' maximum, which another program may have, an equal one is not the lowest.
+                    lower = tl.where(vectors_maximum < maximum, CLASSES, VECTOR)
+                    at_maximum = (x_edge == maximum) & on_edge & (edge_column < lower)
+                    top = tl.minimum(top, tl.min(tl.where(at_maximum, edge_column, CLASSES), 0))
                 g_y += tl.where(y == top, factor * alpha, 0.0)
                 # In a row of absent classes only, it is absent too.
                 g_top = slope - tl.where(maximum == -INFINITY, absent_share, share) + factor * alpha
@@ -277,17 +304,21 @@ def stream_kernel(
                     at_top &= top != y
             tl.debug_barrier()  # the special classes come after the rest of the row
             if soft is None:
+                if PARTS > 1:
+                    known &= owned(y, head, groups, skip, reach, part, VECTOR)
                 tl.store(out + y, g_y.to(gradient.dtype.element_ty), mask=known)
             if MAX_SUP:
+                if PARTS > 1:
+                    at_top &= owned(top, head, groups, skip, reach, part, VECTOR)
                 tl.store(out + top, g_top.to(gradient.dtype.element_ty), mask=at_top)
         if gradient is None or not AHEAD:
             ahead = first_chunk(
-                logits, row + programs, y_next, logits_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES,
+                logits, row + programs, y_next, logits_stride, ignore_index, CLASSES, to_end, GROUPS, VECTOR, EDGES,
                 KEEP,
             )  # fmt: skip
         if soft is not None:
             t = first_chunk(
-                soft, row + programs, y_next, soft_stride, ignore_index, CLASSES, CHUNKS, GROUPS, VECTOR, EDGES, KEEP
+                soft, row + programs, y_next, soft_stride, ignore_index, CLASSES, to_end, GROUPS, VECTOR, EDGES, KEEP
             )
         x, y = ahead, y_next
     if LOSS == "sum":
