@@ -352,42 +352,21 @@ def plans(k: int, size: int, layout: launch.Layout, soft: bool) -> list[launch.P
     for rows, warps, programs, registers, ahead in tiles:
         found.append(launch.Plan(rows, groups, 1, warps, programs, registers, ahead))
     if k * size > 32768:
-        # Bytes of a chunk, warps, programs.
-        cuts = [
-            (32768, 16, 1),
-            (16384, 8, 2),
-            (8192, 4, 4),
-            (32768, 8, 1),
-            (16384, 4, 3),
-            (16384, 4, 2),
-            (65536, 16, 1),
-        ]
-        cuts += [(16384, 16, 1), (16384, 16, 2)]
+        # Bytes of a chunk, warps, programs, programs that share a row, chunks fetched beyond the next.
+        cuts = [(32768, 16, 1, 1, ahead) for ahead in (0, 1, 2, 3, 5)]
+        cuts += [(16384, 8, 2, 1, ahead) for ahead in (0, 1, 2, 3, 5)]
+        cuts += [(16384, 4, 3, 1, 0), (16384, 4, 3, 1, 2), (8192, 4, 4, 1, 0), (8192, 4, 4, 1, 3)]
+        if k * size > 65536 and not soft:
+            cuts += [(32768, 16, 1, 2, 0), (32768, 16, 1, 2, 2), (32768, 16, 1, 4, 2)]
+            cuts += [(16384, 8, 2, parts, ahead) for parts in (2, 4, 8) for ahead in (0, 1, 2, 3)]
+            cuts += [(8192, 4, 4, 8, 0), (8192, 4, 4, 8, 3)]
         streams = [
-            launch.stream_plan(k, layout, chunk // size, warps=warps, programs=programs)
-            for chunk, warps, programs in cuts
+            launch.stream_plan(k, layout, chunk // size, warps=warps, programs=programs, parts=parts, prefetch=prefetch)
+            for chunk, warps, programs, parts, prefetch in cuts
         ]
         found += streams
-        first = streams[:2]
-        found += [dataclasses.replace(plan, ahead=False) for plan in first]
-        found += [dataclasses.replace(plan, keep="") for plan in first]
-    if k * size > 65536 and not soft:
-        # Bytes of a chunk, warps, programs, and programs that share a row.
-        shared = [
-            (32768, 16, 1, 2),
-            (32768, 16, 1, 4),
-            (32768, 16, 1, 8),
-            (16384, 8, 2, 2),
-            (16384, 8, 2, 4),
-            (16384, 8, 2, 8),
-            (16384, 8, 2, 16),
-            (8192, 4, 4, 4),
-            (8192, 4, 4, 8),
-        ]
-        found += [
-            launch.stream_plan(k, layout, chunk // size, warps=warps, programs=programs, parts=parts)
-            for chunk, warps, programs, parts in shared
-        ]
+        found += [dataclasses.replace(plan, ahead=False) for plan in streams if plan.parts == 1 and plan.prefetch == 2]
+        found += [dataclasses.replace(plan, keep="") for plan in streams if plan.parts == 1 and plan.prefetch == 2]
     return list(dict.fromkeys(found))
 
 

@@ -38,7 +38,7 @@ def impl(request, monkeypatch):
     if parts:
 
         def plan_of(k, size, layout, soft=0):
-            return launch.stream_plan(k, layout, 16, warps=1, programs=2, parts=1 if soft else parts)
+            return launch.stream_plan(k, layout, 16, warps=1, programs=2, parts=1 if soft else parts, prefetch=1)
 
         monkeypatch.setattr(launch, "plan_of", plan_of)
     return request.param.split()[0]

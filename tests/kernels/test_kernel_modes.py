@@ -290,7 +290,7 @@ def test_gpu_rows_of_every_length(k, dtype):
 @pytest.mark.parametrize("parts", [1, 2, 8])
 @pytest.mark.parametrize("k", [50257, 131072])
 def test_gpu_programs_that_share_a_row(k, parts, inplace, monkeypatch):
-    cut = functools.partial(launch.stream_plan, warps=4, programs=2, parts=parts)
+    cut = functools.partial(launch.stream_plan, warps=4, programs=2, parts=parts, prefetch=2)
     monkeypatch.setattr(launch, "plan_of", lambda k, size, layout, soft=0: cut(k, layout, 4096))
     generator = torch.Generator("cuda").manual_seed(0)
     leaf = torch.randn(500, k, device="cuda", generator=generator)

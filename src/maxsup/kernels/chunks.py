@@ -72,3 +72,30 @@ def first_chunk(
     tile = vector[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
     mask = (vector >= 0) & (y != ignore_index)
     return tl.load(tensor + begin + tile, mask=mask[:, None], other=0.0, eviction_policy=KEEP)
+
+
+@triton.jit
+def prefetch(pointer, there, COUNT: tl.constexpr):
+    """Fetches COUNT elements into the cache, if they are `there`, by one instruction of one thread.
+
+    It takes 16 bytes at 16 bytes' boundaries, and begins at the one before. Compute capability 9.0 and above.
+    """
+    size: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth // 8
+    address = pointer.to(tl.int64) // 16 * 16
+    tl.inline_asm_elementwise(
+        """
+        {
+            .reg .pred first;
+            .reg .b32 thread;
+            mov.u32 thread, %tid.x;
+            setp.lt.u32 first, thread, $2;
+            @first cp.async.bulk.prefetch.L2.global [$1], $3;
+            mov.u32 $0, 0;
+        }
+        """,
+        "=r,l,r,r",
+        [address, tl.where(there, 1, 0), tl.full((), COUNT * size, tl.int32)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )

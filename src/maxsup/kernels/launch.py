@@ -67,6 +67,7 @@ class Plan:
     keep: str = "evict_last"  # the cache hint of a stream's first loop
     store: str = "evict_last"  # and of the gradient
     parts: int = 1  # programs that share a row of a stream
+    prefetch: int = 0  # chunks of a stream on their way to the cache, beyond the one to registers
 
 
 def layout_of(logits: Tensor, soft: Tensor | None = None) -> Layout:
@@ -114,9 +115,9 @@ def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan
         registers = 168 if narrow or logits == 1024 else 128
         return Plan(min(64, logits // columns), groups, 1, 1, _at_once(registers, 1), registers)
     if columns <= 2048 and size == 4:
-        warps, registers = columns // 512, 96 if narrow else 80
+        warps, registers = columns // 512, 96
         return Plan(1, groups, 1, warps, _at_once(registers, warps), registers, ahead=False)
-    registers = 168 if size == 4 or narrow else 128
+    registers = 168 if size == 4 or narrow or warps == 1 else 128
     return Plan(max(1, 1024 // columns), groups, 1, warps, _at_once(registers, warps), registers)
 
 
@@ -125,12 +126,16 @@ def _at_once(registers: int, warps: int) -> int:
     return max(1, REGISTERS // 4 // (registers * 32) * 4 // warps)
 
 
-def stream_plan(classes: int, layout: Layout, columns: int, *, warps: int, programs: int, parts: int = 1) -> Plan:
+def stream_plan(
+    classes: int, layout: Layout, columns: int, *, warps: int, programs: int, parts: int = 1, prefetch: int = 0
+) -> Plan:
     """Rows in chunks of `columns`, with as many registers as let all the programs run at once."""
     groups = columns // layout.vector
     chunks = -(-(classes // layout.vector) // (groups * parts))
     registers = min(255, REGISTERS // (programs * warps * 32) // 8 * 8)  # they are given out by eights
-    return Plan(1, groups, chunks, warps, programs, registers, stream=True, store="evict_first", parts=parts)
+    return Plan(
+        1, groups, chunks, warps, programs, registers, stream=True, store="evict_first", parts=parts, prefetch=prefetch
+    )
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,12 @@ def multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@functools.cache
+def can_prefetch(device: torch.device) -> bool:
+    """Whether it knows the instruction of `chunks.prefetch`."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def losses_and_gradient(
@@ -213,6 +224,7 @@ def losses_and_gradient(
             if plan.parts > 1 and device.type != "cuda":  # the interpreter runs one program after another
                 plan = replace(plan, parts=1, chunks=plan.parts * plan.chunks)
             options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep, "INPLACE": inplace, "PARTS": plan.parts}
+            options["PREFETCH"] = plan.prefetch if can_prefetch(device) else 0
         else:
             options["ROWS"] = plan.rows
     programs = max(1, min(parts, plan.programs * multiprocessors(device)))

@@ -16,7 +16,7 @@ cooperative launch.
 import triton
 import triton.language as tl
 
-from maxsup.kernels.chunks import both_sums, first_chunk, gradient_of, higher, online, soft_sums
+from maxsup.kernels.chunks import both_sums, first_chunk, gradient_of, higher, online, prefetch, soft_sums
 from maxsup.kernels.parts import (
     INFINITY,
     LOG2_E,
@@ -41,11 +41,13 @@ def stream_kernel(
     MAX_SUP: tl.constexpr, SMOOTHING: tl.constexpr, PENALTY: tl.constexpr, Z_LOSS: tl.constexpr,
     STRICT: tl.constexpr, LOSS: tl.constexpr, DIVISOR: tl.constexpr, PARTIALS: tl.constexpr, INPLACE: tl.constexpr,
     KEEP: tl.constexpr, AHEAD: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr,
+    PREFETCH: tl.constexpr,
 ):  # fmt: skip
     """One row at a time, in PARTS × CHUNKS pieces of GROUPS vectors; the first piece is the one that may be short.
 
-    KEEP is the cache hint of the first loop, STORE that of the gradient. With AHEAD the next chunk is on its way while
-    one is computed, and at a row's end the next row's first one.
+    KEEP is the cache hint of the first loop, STORE that of the gradient. With AHEAD the next chunk is on its way to
+    registers while one is computed, and at a row's end the next row's first one; PREFETCH more chunks are on their way
+    to the cache, so that memory has something to do while the row's sums are made.
     """
     alpha, smoothing, penalty, z_loss = number(alpha), number(smoothing), number(penalty), number(z_loss)
     tl.static_assert(PARTS == 1 or soft is None)
@@ -99,6 +101,9 @@ def stream_kernel(
             mask = (skip + chunk * GROUPS + group >= 0) & keep
             there = (skip + (chunk + 1) * GROUPS + group >= 0) & keep
             start = (skip + (chunk + 1) * GROUPS) * VECTOR
+            if PREFETCH:
+                later = tl.maximum(start + PREFETCH * GROUPS * VECTOR, 0)
+                prefetch(pointers + later, chunk + 1 + PREFETCH < CHUNKS, GROUPS * VECTOR)
             if AHEAD:
                 ahead = tl.load(pointers + (start + tile), mask=there[:, None], other=0.0, eviction_policy=KEEP)
             if soft is not None:
@@ -232,11 +237,18 @@ def stream_kernel(
             out = gradient + out
             if INPLACE:
                 tl.debug_barrier()  # every thread has read what it needs of the logits
+            if PREFETCH:
+                _, next_begin, _, next_groups = inside(row + programs, logits_stride, CLASSES, VECTOR, EDGES)
+                next_pointers, next_skip = logits + next_begin, next_groups - to_end
             for back in range(CHUNKS - 1):
                 in_row = skip + (CHUNKS - 1 - back) * GROUPS + group >= 0
                 there = (skip + (CHUNKS - 2 - back) * GROUPS + group >= 0) & keep
                 start = (skip + (CHUNKS - 1 - back) * GROUPS) * VECTOR
                 before = pointers + (start - GROUPS * VECTOR + tile)
+                if PREFETCH:  # of the next row, in the last PREFETCH iterations
+                    chunk = back + 1 + PREFETCH - (CHUNKS - 1)
+                    later = tl.maximum(next_skip + chunk * GROUPS, 0) * VECTOR
+                    prefetch(next_pointers + later, (chunk > 0) & (row + programs < rows), GROUPS * VECTOR)
                 if AHEAD:
                     ahead = tl.load(before, mask=there[:, None], other=0.0, eviction_policy="evict_first")
                 g = gradient_of(x.to(tl.float32), row_base, slope, share, absent_share, tension, some_absent, PENALTY)
