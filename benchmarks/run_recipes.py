@@ -172,7 +172,7 @@ def run(name: str, recipe: Recipe, options: argparse.Namespace, folder: Path, pr
         try:
             result = train(small(recipe, options), method, 0, folder / "runs" / f"{name}-{method}", data_dir=place)
         except DataError as error:  # glyphs that were not made, on a machine that has no fonts
-            lines.append(f"| {name} | {method} | no data: {error} | | | |")
+            lines.append(f"| {name} | {method} | no data: {' '.join(str(error).split())} | | | |")
             continue
         took = time.perf_counter() - begin
         counts = [str(result["measures"][split]["n"]) for split in ("train", "validation", "test")]

@@ -114,6 +114,8 @@ def cases(few: bool) -> dict[str, tuple[torch.dtype, Callable[[], float]]]:
     add("smoothed MaxSup, num_items", 9, 129, f32, label_smoothing=0.1, num_items=7)
     add("long rows", 5, 32000, bf16)
     add("long odd rows, in place", 5, 50257, bf16, inplace=True, ignored=1)
+    add("rows that programs share, in place", 40, 262144, bf16, inplace=True, ignored=1)
+    add("odd rows that programs share", 36, 100003, f32, label_smoothing=0.1)
     add("long rows, per row", 3, 16384, f32, reduction="none", weighted=True)
 
     add("probabilities", 40, 1000, bf16, soft=True)

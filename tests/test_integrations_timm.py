@@ -57,16 +57,18 @@ def test_vision_transformer_votes_with_its_patch_tokens(pool):
     with collect_dense_logits(model) as dense:
         model(images)
         votes = dense()
-    assert votes.shape == (2, 7, 16)
+    assert votes.shape == (2, 7, 4, 4)
     assert hooks(model) == 0
     with torch.no_grad():
         tokens = model.forward_features(images)[:, 1:]
-        assert_close(votes, model.head(model.fc_norm(tokens)).transpose(1, 2))
+        assert_close(votes.flatten(2), model.head(model.fc_norm(tokens)).transpose(1, 2))
 
 
-def test_loss_with_collected_votes_trains_the_network():
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
+def test_loss_with_collected_votes_trains_the_network(name):
     torch.manual_seed(0)
-    model = timm.create_model("resnet10t", num_classes=7)
+    small = {"img_size": 64, "depth": 1, "embed_dim": 24, "num_heads": 3} if name.startswith("vit") else {}
+    model = timm.create_model(name, num_classes=7, **small)
     loss = maxsup.ZipfLabelSmoothingLoss(1.0, upsample=2)
     target = torch.tensor([3, 1])
     with collect_dense_logits(model) as dense:

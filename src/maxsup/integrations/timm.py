@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,9 @@ class DenseLogits:
         self._features: Tensor | None = None
 
     def __call__(self) -> Tensor:
-        """(N, K, P) or (N, K, H, W), without gradient. A second call needs another forward pass.
+        """(N, K, H, W), or (N, K, P) of a ViT whose patches are no grid, without gradient.
+
+        A second call needs another forward pass.
 
         Raises:
             RuntimeError: if the model made no forward pass since the last call.
@@ -33,7 +36,9 @@ class DenseLogits:
         with torch.no_grad(), _evaluating(self._model):
             if features.dim() == 3:  # (N, tokens, D), the final norm done
                 tokens = features[:, getattr(self._model, "num_prefix_tokens", 0) :]
-                return torch.as_tensor(self._model.head(self._model.fc_norm(tokens))).movedim(-1, 1)
+                logits = torch.as_tensor(self._model.head(self._model.fc_norm(tokens))).movedim(-1, 1)
+                grid = getattr(getattr(self._model, "patch_embed", None), "grid_size", None)
+                return logits.unflatten(2, grid) if grid and math.prod(grid) == logits.shape[2] else logits
             # Each position as a map of one pixel: pooling it changes nothing, and norms in the head are applied.
             n, channels, height, width = features.shape
             pixels = features.movedim(1, -1).reshape(-1, channels, 1, 1)

@@ -88,12 +88,12 @@ def layout_of(logits: Tensor, soft: Tensor | None = None) -> Layout:
 def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan:
     """The cut for K classes of `size` bytes, and probabilities of `soft_size` bytes if there are any.
 
-    Rows of 100, 1000 and 32000 classes have the fastest cut that `benchmarks/bench_loss_gpu.py --tune` found on an
-    H100 (Triton 3.6) for the kernels before their loop was shortened. In 16 bits a warp has 1024 logits and loads the
-    next ones ahead; in float32, whose next ones would take twice the registers, two warps share them and hide each
-    other's waits. Probabilities have to lie in registers beside the logits, and beside them in the cache. With one
-    term, class indices and a large batch the loop over rows spills no registers, but for odd K from 17 to 31 in 16
-    bits; with all terms a few.
+    Rows of 100, 1000, 32000, 50257, 131072 and 262144 classes have the fastest cut that `benchmarks/bench_loss_gpu.py
+    --tune` found on an H100 (Triton 3.6). In 16 bits a warp has 1024 logits and loads the next ones ahead; in float32,
+    whose next ones would take twice the registers, two warps share them and hide each other's waits. Of rows of 384 KiB
+    and more the cache cannot hold one for each multiprocessor: 8 programs share one. Probabilities have to lie in
+    registers beside the logits, and beside them in the cache. With one term, class indices and a large batch the loop
+    over rows spills no registers, but for odd K from 17 to 31 in 16 bits; with all terms a few.
     """
     columns = triton.next_power_of_2(-(-classes // layout.vector)) * layout.vector
     groups, warps = columns // layout.vector, max(1, columns // 1024)
@@ -108,8 +108,12 @@ def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan
         return Plan(rows, groups, 1, warps, programs, registers)
     if classes * size > LONG_ROW_BYTES:
         # Two rows of a multiprocessor fill each other's waits as long as the cache holds all that are in flight.
-        halves = 2 if classes * size <= LONG_ROW_BYTES * 4 else 1
-        return stream_plan(classes, layout, 32768 // size // halves, warps=16 // halves, programs=halves)
+        if classes * size < 4 * LONG_ROW_BYTES:
+            prefetch = 2 if layout.edges else 1
+            return stream_plan(classes, layout, 16384 // size, warps=8, programs=2, prefetch=prefetch)
+        if classes * size < 12 * LONG_ROW_BYTES:
+            return stream_plan(classes, layout, 32768 // size, warps=16, programs=1, prefetch=1)
+        return stream_plan(classes, layout, 16384 // size, warps=8, programs=2, parts=8, prefetch=1)
     if columns <= 256:
         logits = 256 if narrow else 1024 if size == 2 and columns >= 128 else 512
         registers = 168 if narrow or logits == 1024 else 128
