@@ -225,8 +225,7 @@ def losses_and_gradient(
         options = {"GROUPS": plan.groups, "VECTOR": layout.vector, "EDGES": layout.edges, "AHEAD": plan.ahead}
         options["STORE"] = plan.store
         if plan.stream:
-            # The interpreter runs one program after another, and `sharing.meet` has an instruction of NVIDIA's.
-            if plan.parts > 1 and (device.type != "cuda" or torch.version.hip is not None):
+            if plan.parts > 1 and device.type != "cuda":  # the interpreter runs one program after another
                 plan = replace(plan, parts=1, chunks=plan.parts * plan.chunks)
             options |= {"CHUNKS": plan.chunks, "KEEP": plan.keep, "INPLACE": inplace, "PARTS": plan.parts}
             options["PREFETCH"] = plan.prefetch if can_prefetch(device) else 0

@@ -19,11 +19,8 @@ def meet(arrivals, expected):
     """Waits until `expected` have arrived. What each wrote and read before is done when the others go on."""
     tl.debug_barrier()
     arrived = tl.atomic_add(arrivals, 1, sem="acq_rel", scope="gpu") + 1
-    while arrived < expected:  # by looking only: an atomic operation would hold up those who have yet to arrive
-        arrived = tl.load(arrivals, volatile=True)
-    tl.inline_asm_elementwise(
-        "fence.acq_rel.gpu; mov.u32 $0, 0;", "=r,r", [arrived], dtype=tl.int32, is_pure=False, pack=1
-    )
+    while arrived < expected:
+        arrived = tl.atomic_add(arrivals, 0, sem="acquire", scope="gpu")
 
 
 @triton.jit
