@@ -130,6 +130,19 @@ def test_groups_name_what_is_missing_damaged_or_at_its_bound(tmp_path):
     assert measures["probe.digits.linear"]["difference"]["n"] == 8
 
 
+def test_a_record_from_before_a_setting_was_there_is_made_alike(tmp_path):
+    factory.analyzed(tmp_path, seeds=2)
+    for seed, data in ((0, {"name": "digits"}), (1, {"name": "digits", "mixup": 0.0})):
+        file = run_directory(tmp_path, "max-sup", seed) / "probe-digits.json"
+        record = read_json(file)
+        write_json(file, record | {"settings": record["settings"] | {"data": data}})
+    for method in {"cross-entropy", "label-smoothing"}:
+        for file in (tmp_path / "runs" / method).glob("*/probe-digits.json"):
+            record = read_json(file)
+            write_json(file, record | {"settings": record["settings"] | {"data": {"name": "digits"}}})
+    assert notes(summarize(read_comparison(tmp_path)), "transfer") == []
+
+
 @pytest.mark.parametrize(("name", "value"), [("neighbors", 5), ("data_sha256", "other images")])
 def test_records_made_otherwise_are_not_passed_over(tmp_path, name, value):
     factory.analyzed(tmp_path, seeds=2)

@@ -14,6 +14,7 @@ from typing import Any
 import safetensors
 
 from maxsup.lab import records
+from maxsup.lab.recipes import with_defaults
 from maxsup.lab.records import Json, RecordError, RunRecord
 from maxsup.lab.report import robustness
 
@@ -97,9 +98,10 @@ def _use(of: Analyses, path: Path, read: Callable[[Analyses, str, Json], None], 
         if "problem" in content:  # the command that makes the record could not, and left why
             raise RecordError(str(content["problem"]))
         read(found, name.partition("/")[0].removesuffix(".json").partition("-")[2], content)
-        found.settings[name] = {
-            key: value for key, value in content.get("settings", {}).items() if key not in _OF_THE_RUN
-        }
+        settings = {key: value for key, value in content.get("settings", {}).items() if key not in _OF_THE_RUN}
+        if "data" in settings:  # of an earlier version there are fewer fields
+            settings["data"] = with_defaults({"data": settings["data"]})["data"]
+        found.settings[name] = settings
     except (RecordError, OSError) as error:
         of.problems.append(Problem(of.run, name, str(error).removeprefix(f"{path}: ")))
         return
