@@ -97,7 +97,7 @@ def trained(name: str, split: Streamed, batch: int, seconds: float, device: torc
     scale = torch.tensor([0.5], device=device).view(1, 1, 1, 1)
 
     def step(images: Tensor, labels: Tensor) -> None:
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = model((images.float() / 255 - scale) / scale)
         torch.nn.functional.cross_entropy(logits.float(), labels).backward()
         optimizer.step()

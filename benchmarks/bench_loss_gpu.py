@@ -318,11 +318,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write(out: Path, rows: list[dict[str, Any]], machine: dict[str, Any]) -> None:
+def write(out: Path, rows: list[dict[str, Any]], machine: dict[str, Any], soft: bool) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
-    out.with_suffix(".md").write_text(f"# The fused loss on a GPU\n\n{facts}\n\n{table(rows)}\n")
+    title = "The fused loss on a GPU" + ", targets of probabilities" * soft
+    out.with_suffix(".md").write_text(f"# {title}\n\n{facts}\n\n{table(rows)}\n")
 
 
 def parse(size: str) -> tuple[tuple[int, ...], torch.dtype]:
@@ -482,7 +483,7 @@ def main() -> None:
         else:
             rows += measure(size, arguments.losses, bandwidth, arguments.soft)
             if arguments.out:
-                write(arguments.out, rows, machine)
+                write(arguments.out, rows, machine, arguments.soft)
         torch.cuda.empty_cache()
     if rows:
         print(table(rows))
