@@ -190,7 +190,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="few files, for a trial on a CPU")
     arguments = parser.parse_args(given)
     if arguments.tiny:
-        arguments.images, arguments.batch, arguments.seconds = 160, 16, 0.2
+        arguments.images, arguments.batch, arguments.seconds = 64, 8, 0.1
         arguments.workers = arguments.workers or [0, 1]
     with tempfile.TemporaryDirectory() as made:
         if arguments.folder is None:
