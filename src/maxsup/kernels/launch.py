@@ -89,11 +89,12 @@ def plan_of(classes: int, size: int, layout: Layout, soft_size: int = 0) -> Plan
     """The cut for K classes of `size` bytes, and probabilities of `soft_size` bytes if there are any.
 
     Rows of 100, 1000, 32000, 50257, 131072 and 262144 classes have the fastest cut that `benchmarks/bench_loss_gpu.py
-    --tune` found on an H100 (Triton 3.6). In 16 bits a warp has 1024 logits and loads the next ones ahead; in float32,
-    whose next ones would take twice the registers, two warps share them and hide each other's waits. Of rows of 384 KiB
-    and more the cache cannot hold one for each multiprocessor: 8 programs share one. Probabilities have to lie in
-    registers beside the logits, and beside them in the cache. With one term, class indices and a large batch the loop
-    over rows spills no registers, but for odd K from 17 to 31 in 16 bits; with all terms a few.
+    --tune` found on an H100 (Triton 3.6), or one within a point of it. In 16 bits a warp has 1024 logits and loads the
+    next ones ahead; in float32, whose next ones would take twice the registers, two warps share them and hide each
+    other's waits. Of rows of 384 KiB and more the cache cannot hold one for each multiprocessor: 8 programs share one.
+    Probabilities have to lie in registers beside the logits, and beside them in the cache. With one term, class indices
+    and a large batch the loop over rows spills no registers, but for odd K from 17 to 31 in 16 bits; with all terms a
+    few.
     """
     columns = triton.next_power_of_2(-(-classes // layout.vector)) * layout.vector
     groups, warps = columns // layout.vector, max(1, columns // 1024)
@@ -136,6 +137,7 @@ def stream_plan(
     """Rows in chunks of `columns`, with as many registers as let all the programs run at once."""
     groups = columns // layout.vector
     chunks = -(-(classes // layout.vector) // (groups * parts))
+    prefetch = min(prefetch, chunks - 1)
     registers = min(255, REGISTERS // (programs * warps * 32) // 8 * 8)  # they are given out by eights
     return Plan(
         1, groups, chunks, warps, programs, registers, stream=True, store="evict_first", parts=parts, prefetch=prefetch

@@ -43,11 +43,11 @@ def stream_kernel(
     KEEP: tl.constexpr, AHEAD: tl.constexpr, STORE: tl.constexpr, PARTS: tl.constexpr,
     PREFETCH: tl.constexpr,
 ):  # fmt: skip
-    """One row at a time, in PARTS × CHUNKS pieces of GROUPS vectors; the first piece is the one that may be short.
+    """One row at a time, in PARTS × CHUNKS pieces of GROUPS vectors; the first ones may be short or empty.
 
     KEEP is the cache hint of the first loop, STORE that of the gradient. With AHEAD the next chunk is on its way to
     registers while one is computed, and at a row's end the next row's first one; PREFETCH more chunks are on their way
-    to the cache, so that memory has something to do while the row's sums are made.
+    to the cache, at a row's end the next row's.
     """
     alpha, smoothing, penalty, z_loss = number(alpha), number(smoothing), number(penalty), number(z_loss)
     tl.static_assert(PARTS == 1 or soft is None)
@@ -103,7 +103,7 @@ def stream_kernel(
             start = (skip + (chunk + 1) * GROUPS) * VECTOR
             if PREFETCH:
                 later = tl.maximum(start + PREFETCH * GROUPS * VECTOR, 0)
-                prefetch(pointers + later, chunk + 1 + PREFETCH < CHUNKS, GROUPS * VECTOR)
+                prefetch(pointers + later, keep & (chunk + 1 + PREFETCH < CHUNKS), GROUPS * VECTOR)
             if AHEAD:
                 ahead = tl.load(pointers + (start + tile), mask=there[:, None], other=0.0, eviction_policy=KEEP)
             if soft is not None:
@@ -248,7 +248,7 @@ def stream_kernel(
                 if PREFETCH:  # of the next row, in the last PREFETCH iterations
                     chunk = back + 1 + PREFETCH - (CHUNKS - 1)
                     later = tl.maximum(next_skip + chunk * GROUPS, 0) * VECTOR
-                    prefetch(next_pointers + later, (chunk > 0) & (row + programs < rows), GROUPS * VECTOR)
+                    prefetch(next_pointers + later, (chunk > 0) & (y_next != ignore_index), GROUPS * VECTOR)
                 if AHEAD:
                     ahead = tl.load(before, mask=there[:, None], other=0.0, eviction_policy="evict_first")
                 g = gradient_of(x.to(tl.float32), row_base, slope, share, absent_share, tension, some_absent, PENALTY)
