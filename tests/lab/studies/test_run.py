@@ -4,6 +4,7 @@ import statistics
 
 import pytest
 
+from maxsup.lab.names import UnknownNameError
 from maxsup.lab.recipes import Data
 from maxsup.lab.report.published import Published
 from maxsup.lab.report.study import summarize_study
@@ -77,6 +78,21 @@ def test_the_same_call_finds_everything_done_and_new_seeds_are_added(made, tmp_p
     assert again.keys() == stamps.keys()
     assert [path for path in stamps if again[path] != stamps[path]] == [lost]
     assert accuracy(directory, "constant", "max-sup", 1) == accuracy(made, "constant", "max-sup", 1)
+
+
+def test_some_comparisons_only_and_the_others_later(made, tmp_path):
+    directory = shutil.copytree(made, tmp_path / "copy")
+    lost = [directory / name / "runs" / "max-sup" / "seed-1" for name in COMPARED]
+    for folder in lost:
+        shutil.rmtree(folder)
+    lines = []
+    assert run(tiny(), recipes(tiny()), [0, 1], directory, workers=1, only=["linear"], tell=lines.append) == []
+    assert lines == ["tiny: linear, comparison 2 of 2"]
+    assert [folder.exists() for folder in lost] == [False, True]
+    cells = {(cell["row"], cell["column"]): cell["n"] for cell in summarize_study(directory / "study-tiny")["cells"]}
+    assert sorted(cells.values()) == [1, 2, 2, 2, 2, 2]
+    with pytest.raises(UnknownNameError, match="unknown comparison 'linea'; did you mean linear"):
+        run(tiny(), recipes(tiny()), [0, 1], directory, workers=1, only=["linea"])
 
 
 def test_a_study_of_features_probes_its_runs_and_keeps_the_papers_column(made, tmp_path):

@@ -45,6 +45,7 @@ def study(arguments: Sequence[str]) -> int:
         data_dir=options.data_dir,
         executor=executors.choose(options.executor, options.ray_address, options.gpus_per_run),
         probe=command.probe_of(study, options),
+        only=options.only,
         tell=lambda line: print(line, file=sys.stderr),
     )
     write_and_print_study(run.study_directory(study, options.out))

@@ -108,6 +108,8 @@ class Study(ManyRuns):
     seeds: tuple[int, ...] | None = None
     """Seeds; every method runs with each. None takes the study's own, 0 1 2 for the paper's. Fewer than 8 cannot show a
     difference among seven methods."""
+    only: tuple[str, ...] | None = None
+    """Comparisons to make, by their folders' names; None makes all. The report has those that are there."""
     scale: float = 1.0
     """Share of the epochs and of the training images to take, for a rehearsal."""
     image_size: int | None = None

@@ -12,6 +12,7 @@ from maxsup.lab.analysis import probe as probing
 from maxsup.lab.analysis.batch import Outcome
 from maxsup.lab.compare import compare, open_comparison
 from maxsup.lab.executors import Executor
+from maxsup.lab.names import lookup
 from maxsup.lab.recipes import Data, Recipe
 from maxsup.lab.records import RunRecord
 from maxsup.lab.report import study as study_report
@@ -58,19 +59,25 @@ def run(
     data_dir: Path | None = None,
     executor: Executor | None = None,
     probe: Probe | None = None,
+    only: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
     """Makes everything of the study `original` with `recipes` that `directory` lacks; returns what went wrong.
 
     Each variant is a comparison in a folder of its name, so that studies which train the same share it in one
     `directory`; the study's own record and report are in ``study-<name>``. `seeds` are those of every variant, None
-    takes its own. `executor` makes the runs, as in `compare`. `tell` gets a line before each part.
+    takes its own. `executor` makes the runs, as in `compare`. `only` names the variants to make, None for all. `tell`
+    gets a line before each part.
 
     Raises:
+        UnknownNameError: if `only` names no variant.
         RecordError: if a folder holds a comparison with another recipe; nothing has been trained then.
         DataError: if data is absent or damaged; nothing has been trained then.
     """
     study = original.with_recipes(recipes)
+    variants = {variant.name: variant for variant in study.variants}
+    for name in only or ():
+        lookup("comparison", name, variants)
     if study.probe is None:
         probe = None
     elif probe is None:
@@ -92,6 +99,8 @@ def run(
     records.write_json(record, as_record(study, changed, rehearsal))
     problems: list[str] = []
     for place, variant in enumerate(study.variants, start=1):
+        if only is not None and variant.name not in only:
+            continue
         tell(f"{study.name}: {variant.name}, comparison {place} of {len(study.variants)}")
         methods, target = study.methods(variant.name), directory / variant.name
         problems += train(
