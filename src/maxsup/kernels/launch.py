@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maxsup.kernels.arrangement import rows_in
 from maxsup.kernels.plane_kernel import plane_kernel
+from maxsup.kernels.sharing import NOTE
 from maxsup.kernels.side_kernels import scale_kernel, weights_kernel
 from maxsup.kernels.stream_kernel import stream_kernel
 from maxsup.kernels.terms import Terms
@@ -212,7 +213,7 @@ def losses_and_gradient(
         if not isinstance(plan, PlanePlan):
             plan = plane_plan_of(logits, soft)
         kernel, few = plane_kernel, FEW_TARGETS
-        parts = logits.shape[0] * -(-logits.shape[2] // plan.pixels)
+        pieces = logits.shape[0] * -(-logits.shape[2] // plan.pixels)
         strides = [x // plan.vector for x in (logits.shape[2], *logits.stride()[:2])]
         strides += [0, 0] if soft is None else [x // plan.vector for x in soft.stride()[:2]]
         options = {"BLOCK": plan.block, "PIXELS": plan.pixels, "VECTOR": plan.vector}
@@ -222,7 +223,7 @@ def losses_and_gradient(
         if not isinstance(plan, Plan):
             plan = plan_of(classes, logits.element_size(), layout, 0 if soft is None else soft.element_size())
         kernel, few = (stream_kernel, FEW_TARGETS_OF_A_STREAM) if plan.stream else (tile_kernel, FEW_TARGETS)
-        parts = -(-n // plan.rows)
+        pieces = -(-n // plan.rows)
         strides = [logits.stride(0), 0 if soft is None else soft.stride(0)]
         options = {"GROUPS": plan.groups, "VECTOR": layout.vector, "EDGES": layout.edges, "AHEAD": plan.ahead}
         options["STORE"] = plan.store
@@ -233,13 +234,13 @@ def losses_and_gradient(
             options["PREFETCH"] = plan.prefetch if can_prefetch(device) else 0
         else:
             options["ROWS"] = plan.rows
-    programs = max(1, min(parts, plan.programs * multiprocessors(device)))
+    programs = max(1, min(pieces, plan.programs * multiprocessors(device)))
     if isinstance(plan, Plan) and plan.stream:
         options |= {"notes": None, "arrivals": None}
         if plan.parts > 1:  # the programs wait for each other, so that all have to run at once
             teams = max(1, min(n, plan.programs * multiprocessors(device) // plan.parts))
             programs = teams * plan.parts
-            options["notes"] = torch.empty(teams, 2, plan.parts, 8, dtype=torch.float32, device=device)
+            options["notes"] = torch.empty(teams, 2, plan.parts, NOTE.value, dtype=torch.float32, device=device)
             options["arrivals"] = torch.zeros(teams, dtype=torch.int32, device=device)
             options["launch_cooperative_grid"] = True
     summed = loss is not None and loss.dim() == 0

@@ -2,7 +2,7 @@
 # What Triton compiles is no Python that mypy could follow.
 """What programs of `stream_kernel` that share a row tell each other, and which of them writes what.
 
-A program leaves what it has found in the row's `notes`, (2, PARTS, 8) float32, and then counts in `arrivals`, whose
+A program leaves what it has found in the row's `notes`, (2, PARTS, NOTE) float32, and then counts in `arrivals`, whose
 count never falls: at turn t all have arrived when it is (t + 1) PARTS. Turns take the two halves of the notes by turns:
 who writes a half again has met the others since, and they had read it before.
 """
@@ -12,6 +12,8 @@ import triton.language as tl
 
 from maxsup.kernels.chunks import both_sums, higher
 from maxsup.kernels.parts import INFINITY, LOG2_E
+
+NOTE = tl.constexpr(8)  # places of a program's note, 32 bytes
 
 
 @triton.jit
@@ -31,8 +33,8 @@ def told(
     own_highest, own_vector = tl.reduce((highest, vector), 0, higher)
     own_base = tl.where(own_highest == -INFINITY, 0.0, own_highest * LOG2_E)
     own_exponentials, own_total = tl.reduce((exponentials * tl.exp2(base - own_base), total), 0, both_sums)
-    half = notes + turn % 2 * (PARTS * 8)
-    note = half + part * 8
+    half = notes + turn % 2 * (PARTS * NOTE)
+    note = half + part * NOTE
     tl.store(note, own_highest)
     tl.store(note + 1, own_vector.to(tl.float32))  # exact below 2^24
     tl.store(note + 2, tl.where(own_highest == -INFINITY, -INFINITY, own_base))
@@ -40,7 +42,7 @@ def told(
     tl.store(note + 4, own_total)
     tl.store(note + 5, tl.sum(squares, 0))
     meet(arrivals, (turn + 1) * PARTS)
-    every = half + tl.arange(0, PARTS) * 8
+    every = half + tl.arange(0, PARTS) * NOTE
     return (
         tl.load(every, cache_modifier=".cg"),
         tl.load(every + 1, cache_modifier=".cg").to(tl.int32),
@@ -54,13 +56,13 @@ def told(
 @triton.jit
 def added_up(notes, arrivals, turn, part, total, count, squares, PARTS: tl.constexpr):
     """The sums over all programs of three numbers of each."""
-    half = notes + turn % 2 * (PARTS * 8)
-    note = half + part * 8
+    half = notes + turn % 2 * (PARTS * NOTE)
+    note = half + part * NOTE
     tl.store(note, total)
     tl.store(note + 1, count)
     tl.store(note + 2, squares)
     meet(arrivals, (turn + 1) * PARTS)
-    every = half + tl.arange(0, PARTS) * 8
+    every = half + tl.arange(0, PARTS) * NOTE
     return (
         tl.sum(tl.load(every, cache_modifier=".cg"), 0),
         tl.sum(tl.load(every + 1, cache_modifier=".cg"), 0),

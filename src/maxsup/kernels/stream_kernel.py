@@ -29,7 +29,7 @@ from maxsup.kernels.parts import (
     shares_of,
     target_of,
 )
-from maxsup.kernels.sharing import added_up, owned, told
+from maxsup.kernels.sharing import NOTE, added_up, owned, told
 
 
 @triton.jit(do_not_specialize=["rows", "logits_stride", "soft_stride", "upstream_stride", "ignore_index"])
@@ -57,7 +57,7 @@ def stream_kernel(
     if PARTS > 1:
         part, program, programs = program % PARTS, program // PARTS, programs // PARTS
         to_end = (PARTS - part) * reach
-        notes += program * (2 * PARTS * 8)
+        notes += program * (2 * PARTS * NOTE)
         arrivals += program
     group, lane = tl.arange(0, GROUPS), tl.arange(0, VECTOR)
     edge = tl.arange(0, 2 * VECTOR)

@@ -80,7 +80,7 @@ def test_the_same_call_finds_everything_done_and_new_seeds_are_added(made, tmp_p
     assert accuracy(directory, "constant", "max-sup", 1) == accuracy(made, "constant", "max-sup", 1)
 
 
-def test_some_comparisons_only_and_the_others_later(made, tmp_path):
+def test_some_comparisons_only(made, tmp_path):
     directory = shutil.copytree(made, tmp_path / "copy")
     lost = [directory / name / "runs" / "max-sup" / "seed-1" for name in COMPARED]
     for folder in lost:
@@ -93,6 +93,8 @@ def test_some_comparisons_only_and_the_others_later(made, tmp_path):
     assert sorted(cells.values()) == [1, 2, 2, 2, 2, 2]
     with pytest.raises(UnknownNameError, match="unknown comparison 'linea'; did you mean linear"):
         run(tiny(), recipes(tiny()), [0, 1], directory, workers=1, only=["linea"])
+    with pytest.raises(ValueError, match="only must name a comparison at least, got none"):
+        run(tiny(), recipes(tiny()), [0, 1], directory, workers=1, only=[])
 
 
 def test_a_study_of_features_probes_its_runs_and_keeps_the_papers_column(made, tmp_path):

@@ -70,12 +70,15 @@ def run(
     gets a line before each part.
 
     Raises:
-        UnknownNameError: if `only` names no variant.
+        UnknownNameError: if `only` has a name of no variant.
+        ValueError: if `only` is empty.
         RecordError: if a folder holds a comparison with another recipe; nothing has been trained then.
         DataError: if data is absent or damaged; nothing has been trained then.
     """
     study = original.with_recipes(recipes)
     variants = {variant.name: variant for variant in study.variants}
+    if only is not None and not only:
+        raise ValueError(f"only must name a comparison at least, got none; there are {', '.join(variants)}")
     for name in only or ():
         lookup("comparison", name, variants)
     if study.probe is None:
