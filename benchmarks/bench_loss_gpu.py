@@ -45,6 +45,7 @@ from torch.nn import functional as F
 
 from maxsup.functional import max_sup_cross_entropy
 from maxsup.kernels import launch
+from maxsup.kernels.plans import Layout, Plan, layout_of, plan_of, stream_plan
 from maxsup.kernels.terms import Terms
 
 ALPHA = 0.1
@@ -331,9 +332,9 @@ def parse(size: str) -> tuple[tuple[int, ...], torch.dtype]:
     return tuple(map(int, shape)), getattr(torch, dtype)
 
 
-def plans(k: int, size: int, layout: launch.Layout, soft: bool) -> list[launch.Plan]:
+def plans(k: int, size: int, layout: Layout, soft: bool) -> list[Plan]:
     """The cuts that `--tune` tries, the default first."""
-    default = launch.plan_of(k, size, layout, 4 * soft)
+    default = plan_of(k, size, layout, 4 * soft)
     groups = triton.next_power_of_2(-(-k // layout.vector))
     columns = groups * layout.vector
     found = [default, dataclasses.replace(default, ahead=not default.ahead)]
@@ -351,7 +352,7 @@ def plans(k: int, size: int, layout: launch.Layout, soft: bool) -> list[launch.P
         if soft:
             tiles += [(1, 1, 8, 255, True), (1, 1, 10, 200, True), (1, 2, 6, 168, True), (1, 4, 4, 128, True)]
     for rows, warps, programs, registers, ahead in tiles:
-        found.append(launch.Plan(rows, groups, 1, warps, programs, registers, ahead))
+        found.append(Plan(rows, groups, 1, warps, programs, registers, ahead))
     if k * size > 32768:
         # Bytes of a chunk, warps, programs, programs that share a row, chunks fetched beyond the next.
         cuts = [(32768, 16, 1, 1, ahead) for ahead in (0, 1, 2, 3, 5)]
@@ -362,7 +363,7 @@ def plans(k: int, size: int, layout: launch.Layout, soft: bool) -> list[launch.P
             cuts += [(16384, 8, 2, parts, ahead) for parts in (2, 4, 8) for ahead in (0, 1, 2, 3)]
             cuts += [(8192, 4, 4, 8, 0), (8192, 4, 4, 8, 3)]
         streams = [
-            launch.stream_plan(k, layout, chunk // size, warps=warps, programs=programs, parts=parts, prefetch=prefetch)
+            stream_plan(k, layout, chunk // size, warps=warps, programs=programs, parts=parts, prefetch=prefetch)
             for chunk, warps, programs, parts, prefetch in cuts
         ]
         found += streams
@@ -392,7 +393,7 @@ def tune(size: str, bandwidth: float, seconds: float, part: tuple[int, int] | No
     gradient = torch.empty_like(logits)
     loss = torch.empty((), device="cuda")
     rows = launch.Rows(runner.target, None, -100, Terms(max_sup=ALPHA), None)
-    layout = launch.layout_of(logits, rows.soft)
+    layout = layout_of(logits, rows.soft)
     tried = plans(k, logits.element_size(), layout, soft)
     run = partial(launch.losses_and_gradient, logits, rows, loss=loss, gradient=gradient)
     failures = (triton.runtime.errors.OutOfResources, RuntimeError)
@@ -443,7 +444,7 @@ def tune(size: str, bandwidth: float, seconds: float, part: tuple[int, int] | No
     print(f"  the best cut: gradient alone, one launch {alone:.1%}; loss alone {reads:.1%} of reading", flush=True)
 
 
-def short(plan: launch.Plan) -> str:
+def short(plan: Plan) -> str:
     return " ".join(f"{key}={value}" for key, value in dataclasses.asdict(plan).items() if value not in (None, False))
 
 

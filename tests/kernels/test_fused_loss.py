@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from maxsup.functional import max_sup_cross_entropy
-from maxsup.kernels import launch
+from maxsup.kernels import launch, plans
 from tests.loss_cases import CASES, expected_rows, one_hot
 
 # The interpreter computes with NumPy, which warns of what IEEE defines.
@@ -38,7 +38,7 @@ def impl(request, monkeypatch):
     if parts:
 
         def plan_of(k, size, layout, soft=0):
-            return launch.stream_plan(k, layout, 16, warps=1, programs=2, parts=1 if soft else parts, prefetch=1)
+            return plans.stream_plan(k, layout, 16, warps=1, programs=2, parts=1 if soft else parts, prefetch=1)
 
         monkeypatch.setattr(launch, "plan_of", plan_of)
     return request.param.split()[0]

@@ -1,15 +1,17 @@
 """What only the kernel has: its choice and its refusals, `inplace`, all terms at once, the compiler, the GPU itself."""
 
 import functools
+import random
 
 import pytest
 import torch
+import triton
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 import maxsup
 from maxsup.functional import label_smoothing_cross_entropy, logit_penalty_cross_entropy, max_sup_cross_entropy
-from maxsup.kernels import choice, fused_loss, launch
+from maxsup.kernels import choice, fused_loss, launch, plans
 from maxsup.kernels.terms import Terms
 from tests.gpu import no_host_synchronisation
 from tests.kernels.test_fused_loss import DEVICE, IN_PARTS, logits_and_target
@@ -174,7 +176,7 @@ def test_all_terms_at_once(k, parts, monkeypatch):
         monkeypatch.setattr(
             launch,
             "plan_of",
-            lambda k, size, layout, soft=0: launch.stream_plan(k, layout, 16, warps=1, programs=2, parts=parts),
+            lambda k, size, layout, soft=0: plans.stream_plan(k, layout, 16, warps=1, programs=2, parts=parts),
         )
     logits, target = logits_and_target(4, k)
     target[2] = -100
@@ -240,16 +242,16 @@ def test_autocast_gives_a_float32_loss():
 @pytest.mark.parametrize("k", [2, 5, 37, 100, 1000, 4097, 8192, 16384, 32000, 50257, 131072, 262144])
 def test_cuts_hold_a_row_and_fit_a_multiprocessor(k, size):
     logits = torch.empty(2, k, dtype={2: torch.bfloat16, 4: torch.float32}[size])
-    layout = launch.layout_of(logits)
+    layout = plans.layout_of(logits)
     assert layout == {
-        37: launch.Layout(16 // size, True),
-        4097: launch.Layout(16 // size, True),
-        50257: launch.Layout(16 // size, True),
-        100: launch.Layout(4, False),
-        5: launch.Layout(1, False),
-        2: launch.Layout(2, False),
-    }.get(k, launch.Layout(16 // size, False))
-    plan = launch.plan_of(k, size, layout)
+        37: plans.Layout(16 // size, True),
+        4097: plans.Layout(16 // size, True),
+        50257: plans.Layout(16 // size, True),
+        100: plans.Layout(4, False),
+        5: plans.Layout(1, False),
+        2: plans.Layout(2, False),
+    }.get(k, plans.Layout(16 // size, False))
+    plan = plans.plan_of(k, size, layout)
     assert plan.stream == (k * size > 32768)
     part = plan.groups * plan.chunks * layout.vector
     assert part * plan.parts >= k - (2 * layout.vector - 2 if layout.edges else 0)
@@ -290,7 +292,7 @@ def test_gpu_rows_of_every_length(k, dtype):
 @pytest.mark.parametrize("parts", [1, 2, 8])
 @pytest.mark.parametrize("k", [50257, 131072])
 def test_gpu_programs_that_share_a_row(k, parts, inplace, monkeypatch):
-    cut = functools.partial(launch.stream_plan, warps=4, programs=2, parts=parts, prefetch=2)
+    cut = functools.partial(plans.stream_plan, warps=4, programs=2, parts=parts, prefetch=2)
     monkeypatch.setattr(launch, "plan_of", lambda k, size, layout, soft=0: cut(k, layout, 4096))
     generator = torch.Generator("cuda").manual_seed(0)
     leaf = torch.randn(500, k, device="cuda", generator=generator)
@@ -318,12 +320,93 @@ def test_gpu_programs_that_share_a_row(k, parts, inplace, monkeypatch):
 @needs_gpu
 def test_gpu_offsets_beyond_32_bits():
     n, k = 33_000, 65_537  # 2.16e9 logits
-    logits = torch.randn(1, k, device="cuda", dtype=torch.bfloat16).repeat(n, 1).requires_grad_()
+    generator = torch.Generator("cuda").manual_seed(0)
+    logits = torch.randn(1, k, device="cuda", dtype=torch.bfloat16, generator=generator).repeat(n, 1).requires_grad_()
     target = torch.full((n,), 3, device="cuda")
     loss = max_sup_cross_entropy(logits, target, 0.3, impl="triton", reduction="none")
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
-    assert (loss == loss[0]).all()
-    assert torch.equal(gradient[-1], gradient[0])
+    # A row begins at one of 8 places between multiples of 16 bytes, on which the order of its sums depends.
+    assert torch.equal(loss[-8:], loss[:8])
+    assert torch.equal(gradient[-8:], gradient[:8])
+    assert_close(loss, loss[:1].expand(n), rtol=1e-6, atol=0)
+    z = logits[-1:].detach().double().requires_grad_()
+    exact = max_sup_cross_entropy(z, target[:1], 0.3, impl="torch")
+    (exact_gradient,) = torch.autograd.grad(exact, z)
+    assert_close(loss[-1].double(), exact, rtol=1e-2, atol=0)  # of bfloat16
+    assert_close(gradient[-1:].double(), exact_gradient, rtol=1e-2, atol=1e-9)
+
+
+@gpu
+@needs_gpu
+def test_gpu_nothing_is_launched_that_was_compiled_for_other_arguments():
+    generator = torch.Generator("cuda").manual_seed(0)
+    scores = torch.randn(3 * 2_100 * 40, device="cuda", generator=generator)
+    strengths = torch.tensor([0.3, 0.1, 0.2], device="cuda")
+    weight = torch.linspace(0.5, 2, 41, device="cuda")
+
+    def check(rows, k, first, stride, dtype, alpha, weighted, reduction, num_items):
+        z = torch.empty(rows * stride + first, device="cuda", dtype=dtype).as_strided((rows, k), (stride, 1), first)
+        z.copy_(scores.as_strided((rows, k), (k, 1)))
+        leaf = z.requires_grad_()
+        target = torch.randint(k, (rows,), device="cuda", generator=generator)
+        target[::5] = -100
+        options = {"weight": weight[1 : k + 1] if weighted else None, "reduction": reduction, "num_items": num_items}
+        found = []
+        for impl in ("triton", "torch"):
+            loss = max_sup_cross_entropy(leaf, target, alpha, impl=impl, **options)
+            (gradient,) = torch.autograd.grad(loss.sum() * 3, leaf)
+            found.append((loss.float(), gradient.float()))
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+        assert_close(found[0][0], found[1][0], rtol=tolerance, atol=1e-6)
+        assert_close(found[0][1], found[1][1], rtol=tolerance, atol=1e-5 if dtype == torch.float32 else 1e-3)
+
+    every = [
+        (rows, 40, first, stride, dtype, alpha, weighted, reduction, num_items)
+        for rows in (1, 7, 2_100)
+        for first, stride in ((0, 40), (1, 41), (4, 44))
+        for dtype in (torch.float32, torch.bfloat16)
+        for alpha in (0.1, 0.2, strengths[0], strengths[1])
+        for weighted in (False, True)
+        for reduction, num_items in (("mean", None), ("mean", 1.0), ("mean", 5), ("mean", strengths[2]), ("none", None))
+    ]
+    random.Random(0).shuffle(every)
+    for arguments in [*every, *every[:100]]:
+        check(*arguments)
+
+
+@gpu
+@needs_gpu
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_gpu_triton_searches_once(reduction, monkeypatch):
+    logits, target = logits_and_target(64, 1000)
+    leaf = logits.requires_grad_()
+
+    def step(rows):
+        loss = max_sup_cross_entropy(leaf[:rows], target[:rows], 0.1, reduction=reduction)
+        return torch.autograd.grad(loss.sum(), leaf)[0]
+
+    expected = step(64)[:50]
+
+    def search(*arguments, **options):
+        raise AssertionError("Triton was asked again")
+
+    monkeypatch.setattr(triton.JITFunction, "run", search)
+    found = step(50)[:50]
+    assert_close(found * (50 / 64 if reduction == "mean" else 1), expected)
+
+
+@gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_gpu_logits_on_another_device_than_the_current_one():
+    logits, target = logits_and_target(5, 100)
+    for device in ("cuda:0", "cuda:1", "cuda:0"):
+        leaf = logits.to(device).requires_grad_()
+        loss = max_sup_cross_entropy(leaf, target.to(device), 0.3, impl="triton")
+        (gradient,) = torch.autograd.grad(loss * 2, leaf)
+        exact = max_sup_cross_entropy(leaf, target.to(device), 0.3, impl="torch")
+        assert_close(loss, exact)
+        assert_close(gradient, torch.autograd.grad(exact * 2, leaf)[0])
+        assert torch.cuda.current_device() == 0
 
 
 @gpu

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from maxsup.functional import max_sup_cross_entropy
-from maxsup.kernels import fused_loss, launch
+from maxsup.kernels import fused_loss, launch, plans
 from maxsup.kernels.arrangement import arranged, arranged_like
 from tests.kernels.test_fused_loss import DEVICE, METHODS, assert_near, run
 
@@ -176,7 +176,7 @@ def test_compiled():
 )
 def test_cuts_fit_a_multiprocessor(shape, vector, block, pixels, size):
     logits = torch.empty(1, shape[1], shape[2], dtype={2: torch.bfloat16, 4: torch.float32}[size])
-    plan = launch.plane_plan_of(logits)
+    plan = plans.plane_plan_of(logits)
     assert (plan.vector, plan.block, plan.pixels) == (vector, block, pixels)
     assert plan.programs * plan.warps * 32 * plan.registers <= 65536
 
