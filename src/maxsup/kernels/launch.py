@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from triton.runtime import driver
 
 from maxsup.kernels.arrangement import rows_in
 from maxsup.kernels.launcher import Launcher, on
@@ -242,7 +243,7 @@ def _counter(device: torch.device, keep: bool) -> Tensor:
     """
     if not keep or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
         return torch.zeros((), dtype=torch.int32, device=device)
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    stream = driver.active.get_current_stream(device.index) if device.type == "cuda" else 0
     if (device, stream) not in _counters:
         _counters[device, stream] = torch.zeros((), dtype=torch.int32, device=device)
     return _counters[device, stream]
