@@ -72,6 +72,8 @@ def _obstacle(input: Tensor, target: Tensor, terms: Terms, weight: Tensor | None
     """Why the kernel does not apply, or None; arguments that are wrong in any case are left to their own checks."""
     if not TRITON_IS_THERE:
         return "Triton is not installed"
+    if torch.version.hip is not None:
+        return "this PyTorch is built for ROCm, and the kernel needs CUDA"
     if not all(isinstance(given, Tensor) for given in (input, target)):
         return None
     if not (_on_cuda(input) or interpreted()):

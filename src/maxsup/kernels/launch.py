@@ -55,7 +55,7 @@ def multiprocessors(device: torch.device) -> int:
 @functools.cache
 def can_prefetch(device: torch.device) -> bool:
     """Whether it knows the instruction of `chunks.prefetch`."""
-    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def losses_and_gradient(
@@ -98,7 +98,7 @@ def losses_and_gradient(
     )
     cut = _cuts.get(key)
     if cut is None:
-        if len(_cuts) == MOST_CUTS:
+        if len(_cuts) >= MOST_CUTS:
             _cuts.clear()
         cut = _cuts[key] = _cut_of(logits, rows, loss, inplace, plan)
     with on(logits.device):

@@ -28,6 +28,8 @@ class Launcher:
             self.compiled[programs, 1, 1](*arguments, *self.rest)
             return
         compiled = self.kernel[(programs,)](*arguments, **self.constants, **self.options)
+        if hasattr(compiled, "result"):  # Triton 3.8 may still be compiling
+            compiled = compiled.result()
         if compiled is not None:  # as in the interpreter
             self.rest = tuple(self.constants[name] for name in self.kernel.arg_names[len(arguments) :])
             self.compiled = compiled

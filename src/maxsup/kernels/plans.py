@@ -47,7 +47,8 @@ def layout_of(logits: Tensor, soft: Tensor | None = None) -> Layout:
     widest = VECTOR_BYTES // size
     tensors = [logits] if soft is None else [logits, soft]
     strides = [x.stride(0) if n > 1 else classes for x in tensors]
-    together = math.gcd(classes, *strides, *(x.data_ptr() // x.element_size() for x in tensors), widest)
+    places = (x.data_ptr() % VECTOR_BYTES // x.element_size() for x in tensors)
+    together = math.gcd(classes, *strides, *places, widest)
     anywhere = all(x.data_ptr() % VECTOR_BYTES == 0 for x in tensors) and set(strides) == {classes}
     # Fewer than 8 bytes at a time waste instructions; with edges the row needs room for an inside.
     if together * size < VECTOR_BYTES // 2 and anywhere and classes >= 4 * widest:
