@@ -73,12 +73,12 @@ def test_bench_training_writes_its_table(load, tmp_path, capsys):
 
 @pytest.mark.usefixtures("one_thread")
 def test_bench_decode_writes_its_tables(load, tmp_path, capsys):
-    arguments = ["--tiny", "--workers", "0", "--model", "resnet10t", "--out", str(tmp_path / "decode.md")]
+    arguments = ["--tiny", "--workers", "0", "--model", "test_resnet", "--out", str(tmp_path / "decode.md")]
     load("bench_decode").main(arguments)
     written, printed = (tmp_path / "decode.md").read_text(), capsys.readouterr().out
     (decoding,) = [line for line in written.splitlines() if line.startswith("| 0 |")]
     assert all(float(rate) > 0 for rate in decoding.strip("| ").split(" | ")[1:])
-    training = [line for line in written.splitlines() if line.startswith("| resnet10t, ")]
+    training = [line for line in written.splitlines() if line.startswith("| test_resnet, ")]
     assert len(training) == 3
     assert all(line in printed for line in training)
 
