@@ -89,7 +89,7 @@ def losses_and_gradient(
         *map(_signature, (logits, gradient, rows.target, rows.weight, loss, upstream, rows.divisor, *rows.terms)),
         rows.soft is not None and rows.soft.stride(),
         upstream is not None and upstream.stride(),
-        rows.divisor is not None and not isinstance(rows.divisor, Tensor) and rows.divisor == 1,
+        _is_one(rows.divisor),
         rows.ignore_index,
         summed,
         inplace,
@@ -267,10 +267,14 @@ _scalers: dict[Any, Launcher] = {}
 def _divisor(rows: Rows, n: int, few: int) -> str:
     """The kernel's DIVISOR."""
     if rows.divisor is not None:
-        return "one" if not isinstance(rows.divisor, Tensor) and rows.divisor == 1 else "number"
+        return "one" if _is_one(rows.divisor) else "number"
     if rows.soft is not None:
         return "rows"
     return "targets" if n <= few else "partials"
+
+
+def _is_one(number: Number | None) -> bool:
+    return not isinstance(number, Tensor) and number == 1
 
 
 def _argument(number: Number | None) -> Number:
