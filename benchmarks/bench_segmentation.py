@@ -1,6 +1,6 @@
 """Times fine-tuning and testing with a segmentation recipe on synthetic images, with the memory they take.
 
-    python benchmarks/bench_segmentation.py [--recipe fashion-scenes-upernet] [--out FILE.md] [--steps 30] [--tiny]
+    python benchmarks/bench_segmentation.py [--recipe fashion-scenes-upernet] [--only test] [--out FILE.md] [--tiny]
 
 A step is what `maxsup segment` does in one iteration: forward pass, both losses, backward pass, AdamW; the images lie
 on the device. On a GPU it computes in bf16, as there, and tests in float32. `--tiny` makes everything small, to see
@@ -203,6 +203,7 @@ def hardware() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", choices=("ade20k-upernet", "fashion-scenes-upernet"), default="ade20k-upernet")
+    parser.add_argument("--only", choices=("fine-tuning", "test"), help="one of the two parts (default: both)")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--warmup", type=int, default=10, help="steps before those that count")
@@ -224,23 +225,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         setting = dataclasses.replace(setting, classes=5, side=64, test_size=(64, 85), test_batch=1)
     setting = dataclasses.replace(setting, recipe=recipe)
     precision = "bf16" if DEVICE.type == "cuda" else "float32"
-    head = [
+    lines = [
         f"{hardware()}; torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}; "
         f"{setting.classes} classes; median (5th-95th percentile) of {options.steps} after {options.warmup} more; "
         "memory: peak of tensors / of the allocator.",
         "",
-        f"## Fine-tuning: {recipe.batch_size} images of {setting.side}×{setting.side}, {precision}",
-        "",
     ]
-    print("\n".join(head), flush=True)
-    lines = [*head, *training(options, setting)]
+    print("\n".join(lines), flush=True)
     rows, columns = setting.test_size
-    middle = ["", f"## Test: batches of {setting.test_batch}, {columns}×{rows}, float32", ""]
-    print("\n".join(middle), flush=True)
-    lines += [*middle, *testing(options, setting)]
+    parts = {
+        "fine-tuning": (f"{recipe.batch_size} images of {setting.side}×{setting.side}, {precision}", training),
+        "test": (f"batches of {setting.test_batch}, {columns}×{rows}, float32", testing),
+    }
+    for part, (what, timed) in parts.items():
+        if options.only in (None, part):
+            heading = [f"## {part.capitalize()}: {what}", ""]
+            print("\n".join(heading), flush=True)
+            lines += [*heading, *timed(options, setting), ""]
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(f"# Fine-tuning UPerNet with the recipe {recipe.name}\n\n" + "\n".join(lines) + "\n")
+        options.out.write_text(f"# Fine-tuning UPerNet with the recipe {recipe.name}\n\n" + "\n".join(lines))
 
 
 if __name__ == "__main__":

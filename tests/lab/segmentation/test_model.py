@@ -1,13 +1,12 @@
 import pytest
 import torch
-from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 from torch.testing import assert_close
 
 from maxsup.lab import models, recipes
 from maxsup.lab.models import Classifier
-from maxsup.lab.segmentation.model import Neck, Pool, Pyramid, Segmenter, parameter_groups
+from maxsup.lab.segmentation.model import Neck, Pyramid, Segmenter, parameter_groups
 from maxsup.lab.segmentation.recipes import AdamW, Decoder
 
 CONVNET = recipes.Model("convnet")
@@ -99,24 +98,6 @@ def test_a_grey_backbone_takes_colours_and_the_other_way_round():
     grey = images()
     assert_close(net(grey)[0], net(grey.expand(-1, 3, -1, -1))[0])
     assert segmenter(CONVNET, channels=3).eval()(grey)[0].shape == (2, 5, 32, 32)
-
-
-def test_the_pool_is_adaptive_average_pooling():
-    x = torch.randn(2, 3, 7, 11, dtype=torch.float64, requires_grad=True)
-    with torch.inference_mode():
-        Pool(6)(x)  # what it keeps of a test must not keep training from its gradient
-    for side in (1, 2, 3, 6):
-        assert_close(Pool(side)(x), nn.AdaptiveAvgPool2d(side)(x))
-    assert_close(Pool(6)(x.float()[..., :2, :3]), nn.AdaptiveAvgPool2d(6)(x.float()[..., :2, :3]))
-    assert torch.autograd.gradcheck(Pool(3), (x,))
-
-
-def test_the_decoder_is_the_librarys_own_with_equal_pools():
-    net = segmenter(RESNET).eval()
-    own = UPerNetDecoder([1, 64, 64, 128, 256, 512], 5, 16).eval()
-    own.load_state_dict(net.decoder.state_dict())
-    maps = net.pyramid((images().float() / 255 - 0.3) / 0.2)
-    assert_close(net(images())[0], net.head(own([None, None, *maps])), rtol=1e-4, atol=1e-5)
 
 
 def test_an_auxiliary_head_of_no_weight_is_left_out():

@@ -14,6 +14,7 @@ def settings():
         "benchmark": cudnn.benchmark,
         "algorithms": torch.are_deterministic_algorithms_enabled(),
         "only warns": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "NaN first": torch.utils.deterministic.fill_uninitialized_memory,
         "fused attention": cuda.flash_sdp_enabled() or cuda.mem_efficient_sdp_enabled() or cuda.cudnn_sdp_enabled(),
         "attention as products": cuda.math_sdp_enabled(),
     }
@@ -26,7 +27,17 @@ def settings():
         # The number of threads is a matter of CPUs.
         ("cuda", "convolutions", {"deterministic": True}),
         ("cuda", "fastest", {"benchmark": True}),
-        ("cuda", "all", {"deterministic": True, "algorithms": True, "only warns": True, "fused attention": False}),
+        (
+            "cuda",
+            "all",
+            {
+                "deterministic": True,
+                "algorithms": True,
+                "only warns": True,
+                "NaN first": False,
+                "fused attention": False,
+            },
+        ),
     ],
 )
 def test_settings_are_made_and_restored(monkeypatch, device, kernels, changed):
@@ -39,3 +50,4 @@ def test_settings_are_made_and_restored(monkeypatch, device, kernels, changed):
         assert settings() == before | changed
         assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if kernels == "all" else None)
     assert settings() == before
+    assert before["NaN first"]

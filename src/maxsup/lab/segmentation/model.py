@@ -8,7 +8,6 @@ and 11 of 12), the last ones normalised, and a neck scales them by 4, 2, 1 and 1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -95,31 +94,6 @@ class Pyramid(nn.Module):
         return cast(list[Tensor], self.neck(maps))
 
 
-class Pool(nn.Module):
-    """Adaptive average pooling to a square, as two products of matrices: its gradient is the same at each run."""
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self.side = side
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, side, side)."""
-        rows, columns = (_parts(length, self.side, x.dtype, x.device) for length in x.shape[2:])
-        # Sums, then their division: in 16 bits a weight of a third would be off.
-        return rows @ x @ columns.T / (rows.float().sum(1)[:, None] * columns.float().sum(1))
-
-
-@lru_cache(maxsize=64)  # a copy to the GPU in each step would make the host wait for it
-def _parts(length: int, parts: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(parts, length): 1 where a place belongs to a part, bounds as `torch.nn.AdaptiveAvgPool2d` has them."""
-    with torch.inference_mode(False):  # it is kept, and training takes it too
-        belongs = torch.zeros(parts, length)
-    for part in range(parts):
-        belongs[part, part * length // parts : -(-(part + 1) * length // parts)] = 1
-    with torch.inference_mode(False):
-        return belongs.to(device, dtype)
-
-
 class Segmenter(nn.Module):
     """UPerNet: a classifier's backbone and normalisation, the decoder, the classifier of pixels, the auxiliary head.
 
@@ -144,8 +118,6 @@ class Segmenter(nn.Module):
         channels = self.pyramid.channels
         # The decoder leaves out the first two of its inputs, an image's own size and its half.
         self.decoder = UPerNetDecoder([0, 0, *channels], len(channels) + 1, decoder.channels)
-        for block in self.decoder.psp.blocks:
-            block[0] = Pool(block[0].output_size)
         self.head = nn.Sequential(nn.Dropout2d(decoder.dropout), nn.Conv2d(decoder.channels, num_classes, 1))
         self.auxiliary: nn.Module | None = None
         if decoder.auxiliary_weight > 0:

@@ -132,7 +132,7 @@ class SegmentationRecipe:
     alpha: float = 0.1
     """Weight of label smoothing and MaxSup where they are the loss."""
     deterministic: bool = False
-    """On a GPU, kernels that give one result each time, where PyTorch has them; they are slower for large images."""
+    """On a GPU, kernels that give one result each time, where there are some; they take more time."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     decoder: Decoder = field(default_factory=Decoder)
     optimizer: AdamW = field(default_factory=AdamW)

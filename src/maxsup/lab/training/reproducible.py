@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from maxsup.lab.training.in_order import InOrder
 
 Kernels = Literal["fastest", "convolutions", "all"]
 
@@ -23,6 +25,8 @@ def reproducible(device: torch.device, kernels: Kernels, *, threads: int = 1) ->
     """
     cudnn = torch.backends.cudnn
     before = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
+    deterministic = cast(Any, torch.utils.deterministic)
+    filled = deterministic.fill_uninitialized_memory
     algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     with ExitStack() as stack:
         if device.type == "cpu":
@@ -32,10 +36,14 @@ def reproducible(device: torch.device, kernels: Kernels, *, threads: int = 1) ->
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Where PyTorch only warns, the gradients of fused attention add up in any order.
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(InOrder())
+            # PyTorch would write NaN into every tensor before it is computed.
+            deterministic.fill_uninitialized_memory = False
         cudnn.deterministic, cudnn.benchmark = kernels != "fastest", kernels == "fastest"
         try:
             yield
         finally:
             torch.set_num_threads(before[0])
             cudnn.deterministic, cudnn.benchmark = before[1:]
+            deterministic.fill_uninitialized_memory = filled
             torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
