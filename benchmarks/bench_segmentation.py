@@ -242,6 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             heading = [f"## {part.capitalize()}: {what}", ""]
             print("\n".join(heading), flush=True)
             lines += [*heading, *timed(options, setting), ""]
+            print(flush=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(f"# Fine-tuning UPerNet with the recipe {recipe.name}\n\n" + "\n".join(lines))

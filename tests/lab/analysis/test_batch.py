@@ -1,6 +1,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from maxsup.lab import records
 from maxsup.lab.analysis.batch import Outcome, collect, run_each
+from maxsup.lab.executors.local import visible_gpus
 from maxsup.lab.records import RecordError, RunRecord
 
 
@@ -63,6 +66,37 @@ def test_each_worker_sees_one_of_the_gpus(tmp_path, monkeypatch):
     assert sorted(outcome.record["gpu"] for outcome in outcomes) == ["4", "4", "MIG-7"]
     outcomes = run_each(work, runs_named(tmp_path, "fast"))
     assert outcomes[0].record["gpu"] == "4,MIG-7"
+
+
+def compute(path):
+    """What a worker with a GPU is given: something to compute there."""
+    return {"sum": torch.ones(1000, device="cuda").sum().item(), "gpus": torch.cuda.device_count()}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_workers_compute_on_a_gpu_also_where_their_parent_did(tmp_path):
+    torch.ones(1, device="cuda")
+    outcomes = run_each(compute, runs_named(tmp_path, "a", "b"), workers=2, gpus=visible_gpus()[:1])
+    assert [outcome.record for outcome in outcomes] == [{"sum": 1000.0, "gpus": 1}] * 2
+
+
+def test_the_server_of_workers_uses_no_gpu_and_runs_no_threads():
+    """What it imports must not touch the driver: a process that is forked after that has no GPU."""
+    program = (
+        "import sys, threading, torch\n"
+        "touched = []\n"
+        "for name in ('_cuda_init', '_cuda_getDeviceCount'):\n"
+        "    if hasattr(torch._C, name):\n"
+        "        setattr(torch._C, name, lambda name=name: touched.append(name) or 0)\n"
+        "from maxsup.lab.workers import PRELOADED\n"
+        "for name in PRELOADED:\n"
+        "    __import__(name)\n"
+        "assert 'timm' in sys.modules and 'sklearn' in sys.modules\n"
+        "assert not touched, touched\n"
+        "assert threading.active_count() == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_no_runs_and_no_workers(tmp_path):

@@ -10,7 +10,7 @@ from maxsup.lab.models import Classifier
 from maxsup.lab.segmentation.model import Segmenter
 from maxsup.lab.segmentation.objective import batch_loss, loss_function
 from maxsup.lab.segmentation.recipes import Decoder
-from maxsup.lab.training.in_order import InOrder, average_pool, bilinear
+from maxsup.lab.training.in_order import bilinear, in_order
 from maxsup.lab.training.reproducible import reproducible
 
 SIZES = [((8, 8), (64, 64)), ((7, 11), (13, 5)), ((3, 3), 8), ((16, 12), (8, 6)), ((1, 2), (8, 8)), ((5, 5), (5, 5))]
@@ -35,7 +35,7 @@ def maps(size, dtype, last):
 
 def with_gradient(function, x):
     y = function(x)
-    upstream = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(y.dtype)
+    upstream = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(y)
     return y.detach(), torch.autograd.grad(y, x, upstream)[0]
 
 
@@ -51,12 +51,16 @@ def test_scaling_is_pytorchs(size, new, dtype, last):
     assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("side", [1, 2, 3, 6, (2, 5), (None, 4)])
-def test_pooling_is_pytorchs_beyond_the_size_of_the_map_too(side):
+def test_pooling_is_pytorchs_beyond_the_size_of_the_map_too(side, dtype, last):
     for size in ((7, 11), (2, 3), (6, 6)):
-        x = maps(size, torch.float64, True)
-        expected = with_gradient(lambda x: functional.adaptive_avg_pool2d(x, side), x)
-        assert_close(with_gradient(lambda x: average_pool(x, side), x), expected)
+        x = maps(size, dtype, last)
+        expected = with_gradient(nn.AdaptiveAvgPool2d(side), x)
+        with in_order():
+            found = with_gradient(nn.AdaptiveAvgPool2d(side), x)
+        assert_close(found, expected)
 
 
 def test_what_it_keeps_of_a_test_keeps_no_training_from_its_gradient():
@@ -66,8 +70,8 @@ def test_what_it_keeps_of_a_test_keeps_no_training_from_its_gradient():
     with_gradient(lambda x: bilinear(x, 17), x)
 
 
-def test_other_calls_are_left_alone():
-    x = maps((4, 4), torch.float32, False)
+def test_other_calls_are_left_to_pytorch():
+    x = maps((4, 4), torch.float32, False).detach()
     calls = [
         lambda: functional.interpolate(x, (7, 7)),
         lambda: functional.interpolate(x, (7, 7), mode="bilinear", align_corners=True),
@@ -75,11 +79,24 @@ def test_other_calls_are_left_alone():
         lambda: functional.interpolate(x, scale_factor=1.5, mode="bilinear"),
         lambda: functional.interpolate(x, (7, 7), None, "bicubic"),
         lambda: functional.interpolate(x[0], 7, mode="linear"),
+        lambda: functional.interpolate((100 * x).abs().byte(), (7, 7), mode="bilinear"),
+        lambda: functional.interpolate(x, (3, 2), mode="area"),
+        lambda: functional.adaptive_avg_pool2d(x[0], (2, 3)),
     ]
     for call in calls:
         expected = call()
-        with InOrder():
-            assert torch.equal(call(), expected)
+        with in_order():
+            assert_close(call(), expected)
+    for wrong in ({"size": (0, 3)}, {"size": (2, 3, 4)}, {}):
+        with in_order(), pytest.raises((RuntimeError, ValueError)):
+            functional.interpolate(x, **wrong, mode="bilinear")
+
+
+def test_pytorchs_functions_come_back():
+    before = functional.interpolate, functional.adaptive_avg_pool2d
+    with pytest.raises(KeyError, match="True"), in_order():
+        raise KeyError(functional.interpolate is not before[0])
+    assert (functional.interpolate, functional.adaptive_avg_pool2d) == before
 
 
 @pytest.mark.parametrize(
@@ -122,11 +139,13 @@ def test_on_a_gpu_gradients_repeat_to_the_bit():
     pool = nn.AdaptiveAvgPool2d(6)
 
     def both(x):
-        return functional.interpolate(
-            pool(x) + functional.interpolate(x, (6, 6), mode="bilinear"), (64, 64), mode="bilinear"
-        )
+        six = pool(x) + functional.interpolate(x, (6, 6), mode="bilinear")
+        return functional.interpolate(six, (64, 64), mode="bilinear")
 
     with reproducible(x.device, "all"):
         first, second = (with_gradient(both, x) for _ in range(2))
+    assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
-    assert_close(first, with_gradient(both, x), rtol=0.05, atol=0.05)
+    # In bfloat16 PyTorch's gradient adds hundreds of pixels in it: this is nearer to float32's.
+    expected = with_gradient(both, x.detach().float().requires_grad_())
+    assert_close(tuple(of.float() for of in first), expected, rtol=0.05, atol=0.3)

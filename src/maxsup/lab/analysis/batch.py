@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+
+import torch
+from threadpoolctl import threadpool_limits
 
 from maxsup.lab import records
 from maxsup.lab.processes import interrupts_blocked
 from maxsup.lab.records import Comparison, Json, RecordError, RunRecord
+from maxsup.lab.workers import begin_work, worker_context
 
-# What the libraries read once, when a process loads them.
+# What libraries read once, when a process loads them; those that are loaded already are told by calls.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -81,14 +83,12 @@ def run_each(
     outcomes: dict[Path, Outcome] = {}
     if not runs:
         return []
-    context = multiprocessing.get_context("spawn")
+    context = worker_context()
     dealt: SimpleQueue[str | None] = context.SimpleQueue()
     for i in range(count):
         dealt.put(gpus[i % len(gpus)] if gpus else None)
-    with (
-        _one_thread_each(),
-        ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(dealt,)) as pool,
-    ):
+    begin = partial(_begin, dict(os.environ), dealt)
+    with ProcessPoolExecutor(count, mp_context=context, initializer=begin) as pool:
         with interrupts_blocked():  # until `_begin`
             futures: dict[Future[Json], RunRecord] = {pool.submit(function, run.path): run for run in runs}
         pending = set(futures)
@@ -115,33 +115,10 @@ def _outcome(run: RunRecord, future: Future[Json]) -> Outcome:
         return Outcome(run, error="".join(traceback.format_exception(error)).rstrip())
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that start meanwhile compute with one thread; the environment is then as it was."""
-    old = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in old.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _begin(gpus: SimpleQueue[str | None]) -> None:
-    """A worker's first act: to take its GPU, and to end with Ctrl-C, which reaches the whole group, and its parent."""
+def _begin(environment: dict[str, str], gpus: SimpleQueue[str | None]) -> None:
+    """A worker's first act: one thread, its GPU, and to end with Ctrl-C, which reaches the whole group."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    gpu = gpus.get()
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # only workers run this
-    parent.join()
-    os._exit(1)
+    begin_work(environment | dict.fromkeys(_THREADS, "1"), gpus.get())
+    torch.set_num_threads(1)
+    threadpool_limits(1)

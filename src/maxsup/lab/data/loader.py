@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from maxsup.lab.data.randomness import preserved, start_at
 from maxsup.lab.data.sources import Source, opened
 from maxsup.lab.data.view import View
 from maxsup.lab.records import DataError
+from maxsup.lab.workers import end_with_parent
 
 # Images that a worker makes at a time. A part of a batch: several workers share one, and a queue of parts is small
 # enough for the shared memory that a container has by default.
@@ -162,16 +162,9 @@ def _same(part: Any) -> Any:
 
 def _begin(worker: int) -> None:
     # torch's workers end with their parent, which is the server of processes here and would outlive a killed training.
-    threading.Thread(target=_die_with_training, daemon=True).start()
+    end_with_parent()
     # Of Pillow, for files of ImageNet with damaged EXIF data or transparency in palettes, at each epoch anew.
     warnings.filterwarnings("ignore", module="PIL")
-
-
-def _die_with_training() -> None:
-    training = multiprocessing.parent_process()
-    assert training is not None  # only workers run this
-    training.join()
-    os._exit(1)
 
 
 def _context() -> BaseContext:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,20 +15,12 @@ import torch
 from maxsup.lab.executors import Ended, Job, train_job
 from maxsup.lab.processes import interrupts_blocked
 from maxsup.lab.recipes import Recipe
+from maxsup.lab.workers import begin_work, worker_context
 
 
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # only workers run this
-    parent.join()
-    os._exit(1)
-
-
-def _work(connection: Connection, gpu: str | None) -> None:
+def _work(connection: Connection, environment: dict[str, str], gpu: str | None) -> None:
     """A worker's life: take a job, train it, say how it went; ends with its parent, however that ends."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    begin_work(environment, gpu)
     while True:
         job: Job = connection.recv()
         try:
@@ -45,10 +35,10 @@ class _Worker:
     def __init__(self, gpu: str | None) -> None:
         self.gpu = gpu
         self.job: Job | None = None
-        context = multiprocessing.get_context("spawn")
+        context = worker_context()
         self.connection, theirs = context.Pipe()
-        # No daemon, which could not start the processes that decode images; `_die_with_parent` is what ends it.
-        self.process = context.Process(target=_work, args=(theirs, gpu))
+        # No daemon, which could not start the processes that decode images; `begin_work` sees to its end.
+        self.process = context.Process(target=_work, args=(theirs, dict(os.environ), gpu))
         with interrupts_blocked():  # Ctrl-C reaches the whole group; the parent decides
             self.process.start()
         theirs.close()

@@ -1,61 +1,75 @@
 """Scaling and pooling of feature maps with gradients that add up in one order on a GPU.
 
 PyTorch's own kernels for these gradients add in any order. Where deterministic algorithms are asked for, it scales with
-gathers instead, whose gradients sort every pixel of every channel and take most of a step's time, and only warns of
-adaptive pooling. Both are linear along the rows and along the columns: here they are two products with small matrices.
+gathers instead, whose gradients are sorted first, and only warns of adaptive pooling. Both are linear along the rows
+and along the columns: here they are two products with small matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 
-class InOrder(TorchFunctionMode):
-    """While it is entered, `interpolate` (bilinear, to a size) and `adaptive_avg_pool2d` of PyTorch are those below."""
+@contextmanager
+def in_order() -> Iterator[None]:
+    """In this process, PyTorch's bilinear `interpolate` to a size and its `adaptive_avg_pool2d` are those below.
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    The functions themselves are exchanged. A mode that intercepts them would also see all other calls, the optimizer's
+    among them, which costs milliseconds a step, and would be off in a backward pass that computes activations anew.
+    """
+    module = cast(Any, functional)
+    interpolate, pool = module.interpolate, module.adaptive_avg_pool2d
+
+    def interpolate_in_order(
+        input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", *more: Any, **named: Any
     ) -> Any:
-        kwargs = kwargs or {}
-        if func is functional.interpolate:
-            return _interpolate(*args, **kwargs)
-        if func is functional.adaptive_avg_pool2d:
-            return average_pool(*args, **kwargs)
-        return func(*args, **kwargs)
+        other = scale_factor is not None or any(more) or any(named.values())
+        if mode != "bilinear" or other or not _takes(input, size):
+            return interpolate(input, size, scale_factor, mode, *more, **named)
+        return bilinear(input, size)
+
+    def pool_in_order(input: Tensor, output_size: Any) -> Any:
+        wanted = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+        if input.ndim == 4 and len(wanted) == 2:
+            wanted = tuple(own if side is None else side for side, own in zip(wanted, input.shape[2:], strict=True))
+        # A pool of one place is a mean, whose gradient adds nothing up.
+        if tuple(wanted) == (1, 1) or not _takes(input, wanted):
+            return pool(input, output_size)
+        return average_pool(input, wanted)
+
+    module.interpolate, module.adaptive_avg_pool2d = interpolate_in_order, pool_in_order
+    try:
+        yield
+    finally:
+        module.interpolate, module.adaptive_avg_pool2d = interpolate, pool
 
 
-def _interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", **other: Any) -> Any:
-    """As PyTorch's; its names of arguments are the caller's."""
-    whole = other.get("align_corners") or other.get("antialias")
-    if mode != "bilinear" or whole or scale_factor is not None or input.ndim != 4:
-        return functional.interpolate(input, size, scale_factor, mode, **other)
-    return bilinear(input, size)
+def _takes(x: Tensor, size: Any) -> bool:
+    """Whether it is a batch of maps and a size in whole places; PyTorch does the rest, or says what is wrong."""
+    sides = (size, size) if isinstance(size, int) else size
+    if not isinstance(sides, tuple | list) or len(sides) != 2 or x.ndim != 4 or not x.is_floating_point():
+        return False
+    return all(isinstance(side, int) and side > 0 for side in sides) and x.numel() > 0
 
 
-def bilinear(x: Tensor, size: int | Iterable[int]) -> Tensor:
+def bilinear(x: Tensor, size: int | tuple[int, int]) -> Tensor:
     """(N, C, H, W) to (N, C, *size), as ``torch.nn.functional.interpolate(x, size, mode="bilinear")``."""
-    rows, columns = (size, size) if isinstance(size, int) else tuple(size)
+    rows, columns = (size, size) if isinstance(size, int) else size
     if (rows, columns) == tuple(x.shape[2:]):
         return x.clone()
     return _products(x, _scaling, rows, columns)
 
 
-def average_pool(x: Tensor, output_size: Any) -> Tensor:
-    """(N, C, H, W) to (N, C, *output_size), as ``torch.nn.functional.adaptive_avg_pool2d(x, output_size)``."""
-    wanted = (output_size, output_size) if isinstance(output_size, int) else output_size
-    rows, columns = (own if length is None else length for length, own in zip(wanted, x.shape[2:], strict=True))
-    return _products(x, _averaging, rows, columns)
+def average_pool(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, H, W) to (N, C, *size), as ``torch.nn.functional.adaptive_avg_pool2d(x, size)``."""
+    return _products(x, _averaging, *size)
 
 
 def _products(x: Tensor, weights: Callable[..., Tensor], rows: int, columns: int) -> Tensor:

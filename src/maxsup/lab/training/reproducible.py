@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from maxsup.lab.training.in_order import InOrder
+from maxsup.lab.training.in_order import in_order
 
 Kernels = Literal["fastest", "convolutions", "all"]
 
@@ -36,8 +36,8 @@ def reproducible(device: torch.device, kernels: Kernels, *, threads: int = 1) ->
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Where PyTorch only warns, the gradients of fused attention add up in any order.
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            stack.enter_context(InOrder())
-            # PyTorch would write NaN into every tensor before it is computed.
+            stack.enter_context(in_order())
+            # PyTorch would write NaN into many tensors before they are computed.
             deterministic.fill_uninitialized_memory = False
         cudnn.deterministic, cudnn.benchmark = kernels != "fastest", kernels == "fastest"
         try:
