@@ -5,11 +5,9 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from typing import Any, TypeVar, cast
 
 import torch
@@ -22,17 +20,6 @@ T = TypeVar("T")
 # PyTorch 2.14 warns of the old name.
 _NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
 _SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
-
-
-@contextmanager
-def interrupts_blocked() -> Iterator[None]:
-    """Processes that start meanwhile know no Ctrl-C from their first moment, imports included; here it comes later."""
-    resource_tracker.ensure_running()  # which would let interrupts through when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)

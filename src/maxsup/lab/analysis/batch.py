@@ -17,9 +17,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from maxsup.lab import records
-from maxsup.lab.processes import interrupts_blocked
 from maxsup.lab.records import Comparison, Json, RecordError, RunRecord
-from maxsup.lab.workers import begin_work, worker_context
+from maxsup.lab.workers import begin_work, interrupts_blocked, worker_context
 
 # What libraries read once, when a process loads them; those that are loaded already are told by calls.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -119,6 +118,9 @@ def _begin(environment: dict[str, str], gpus: SimpleQueue[str | None]) -> None:
     """A worker's first act: one thread, its GPU, and to end with Ctrl-C, which reaches the whole group."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    begin_work(environment | dict.fromkeys(_THREADS, "1"), gpus.get())
+    begin_work(environment | dict.fromkeys(_THREADS, "1"))
+    gpu = gpus.get()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     torch.set_num_threads(1)
     threadpool_limits(1)

@@ -13,14 +13,13 @@ from pathlib import Path
 import torch
 
 from maxsup.lab.executors import Ended, Job, train_job
-from maxsup.lab.processes import interrupts_blocked
 from maxsup.lab.recipes import Recipe
-from maxsup.lab.workers import begin_work, worker_context
+from maxsup.lab.workers import begin_work, interrupts_blocked, worker_context
 
 
-def _work(connection: Connection, environment: dict[str, str], gpu: str | None) -> None:
+def _work(connection: Connection, environment: dict[str, str]) -> None:
     """A worker's life: take a job, train it, say how it went; ends with its parent, however that ends."""
-    begin_work(environment, gpu)
+    begin_work(environment)
     while True:
         job: Job = connection.recv()
         try:
@@ -36,9 +35,10 @@ class _Worker:
         self.gpu = gpu
         self.job: Job | None = None
         context = worker_context()
+        environment = dict(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
         self.connection, theirs = context.Pipe()
         # No daemon, which could not start the processes that decode images; `begin_work` sees to its end.
-        self.process = context.Process(target=_work, args=(theirs, dict(os.environ), gpu))
+        self.process = context.Process(target=_work, args=(theirs, environment))
         with interrupts_blocked():  # Ctrl-C reaches the whole group; the parent decides
             self.process.start()
         theirs.close()
