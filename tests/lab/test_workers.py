@@ -16,8 +16,7 @@ def look(connection):
 
 if __name__ == "__main__":
     import maxsup
-    workers.PRELOADED = tuple(sys.argv[2:]) or workers.PRELOADED
-    context = workers.worker_context()
+    context = workers.worker_context(sys.argv[2:] or workers.PRELOADED)
     mine, theirs = context.Pipe()
     context.Process(target=look, args=(theirs,)).start()
     print(*mine.recv(), maxsup.__file__)

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
@@ -29,17 +29,18 @@ def interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def worker_context() -> ForkServerContext:
-    """Workers come from a server that has imported what they need once, and that uses no GPU.
+def worker_context(preloaded: Sequence[str] = PRELOADED) -> ForkServerContext:
+    """Workers come from a server that has imported what they need once, and that uses no GPU and has no threads.
 
-    To start each anew takes seconds of imports; to fork a process that uses a GPU breaks the child. There is one server
-    for all workers of this process; it knows no Ctrl-C, and neither do they until they ask for it.
+    To start each anew takes seconds of imports; to fork a process that uses a GPU breaks the child, and one that has
+    threads can deadlock it. There is one server for all workers of this process, with what the first of them had
+    `preloaded`; it knows no Ctrl-C, and neither do they until they ask for it.
 
     Raises:
         OSError: if the folder of temporary files is no place for its socket, or the server dies while it imports.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context.set_forkserver_preload(list(preloaded))
     try:
         with _own_modules(), interrupts_blocked():
             forkserver.ensure_running()

@@ -74,8 +74,7 @@ def test_grid_and_comparison_share_no_seed_and_no_run_is_made_in_vain(tuned):
 def test_claims_are_tested_on_the_comparison_and_not_on_the_grid(tuned):
     finals = ["lr-0.0005-wd-0.0005", "lr-0.1-wd-0.0005"]
     assert [of.name for of in read_sources(tuned)] == [f"final/{name}" for name in finals]
-    beside = [of.name for of in read_sources(tuned.parent)]
-    assert beside == [f"{tuned.name}/final/{name}" for name in finals]
+    assert [of.name for of in read_sources(tuned.parent)] == [f"{tuned.name}/final/{name}" for name in finals]
     assert [of.name for of in read_sources(tuned / "grid")] == finals  # of which nobody asks by chance
 
 

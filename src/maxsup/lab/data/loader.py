@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.context import BaseContext
 from typing import Any, cast
 
 import torch
@@ -19,11 +18,13 @@ from maxsup.lab.data.randomness import preserved, start_at
 from maxsup.lab.data.sources import Source, opened
 from maxsup.lab.data.view import View
 from maxsup.lab.records import DataError
-from maxsup.lab.workers import end_with_parent
+from maxsup.lab.workers import end_with_parent, worker_context
 
 # Images that a worker makes at a time. A part of a batch: several workers share one, and a queue of parts is small
 # enough for the shared memory that a container has by default.
 CHUNK = 32
+# What workers need; the main module because a user's may have what they are given.
+_PRELOADED = ("__main__", "maxsup.lab.data.preload")
 
 # The image's number in its source, and the seed of its augmentation.
 Task = tuple[int, int | None]
@@ -126,7 +127,7 @@ class Loader:
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
             prefetch_factor=ahead if workers else None,
-            multiprocessing_context=_context() if workers else None,
+            multiprocessing_context=worker_context(_PRELOADED) if workers else None,
             worker_init_fn=_begin,
         )
 
@@ -165,16 +166,6 @@ def _begin(worker: int) -> None:
     end_with_parent()
     # Of Pillow, for files of ImageNet with damaged EXIF data or transparency in palettes, at each epoch anew.
     warnings.filterwarnings("ignore", module="PIL")
-
-
-def _context() -> BaseContext:
-    """Workers come from a server that has imported what they need and has no threads.
-
-    To fork a process that has threads, as one with a GPU does, can deadlock the child.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "maxsup.lab.data.preload"])
-    return context
 
 
 def default_workers() -> int:
