@@ -3,8 +3,8 @@
     python benchmarks/bench_segmentation.py [--recipe fashion-scenes-upernet] [--only test] [--out FILE.md] [--tiny]
 
 A step is what `maxsup segment` does in one iteration: forward pass, both losses, backward pass, AdamW; the images lie
-on the device. On a GPU it computes in bf16, as there, and tests in float32. `--tiny` makes everything small, to see
-that it runs.
+on the device. On a GPU it computes in bf16, as there, with its launches replayed (`--cuda-graph`) and without; it tests
+in float32. `--tiny` makes everything small, to see that it runs.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from torch import Tensor
 
 from maxsup.lab import models, recipes
 from maxsup.lab.models import Classifier
+from maxsup.lab.processes import Processes
 from maxsup.lab.recipes.small import fashion_scenes_resnet18, fashion_scenes_vit
 from maxsup.lab.segmentation.evaluate import probabilities
 from maxsup.lab.segmentation.model import Segmenter
-from maxsup.lab.segmentation.objective import batch_loss, loss_function, optimizer_of
+from maxsup.lab.segmentation.objective import optimizer_of, step_of
 from maxsup.lab.segmentation.recipes import SegmentationRecipe, ade20k_upernet, fashion_scenes_upernet
 from maxsup.lab.training.reproducible import reproducible
-from maxsup.lab.training.step import autocast
 
 LOSSES = ("cross-entropy", "label-smoothing", "max-sup")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -106,22 +106,20 @@ def fresh() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def stepper(model: Segmenter, recipe: SegmentationRecipe, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
-    """One iteration of fine-tuning."""
+def stepper(
+    model: Segmenter, recipe: SegmentationRecipe, images: Tensor, labels: Tensor, *, graph: bool
+) -> Callable[[], Tensor]:
+    """One iteration of fine-tuning, as the lab does it."""
     optimizer = optimizer_of(model, recipe.optimizer)
-    loss = loss_function(recipe.loss, recipe.alpha)
-    model.train()
+    step = step_of(model.train(), recipe, Processes(DEVICE), graph=graph)
 
-    def step() -> Tensor:
-        with autocast("auto", DEVICE):
-            outputs = model(images)
-        value = batch_loss(loss, outputs, labels, recipe.decoder.auxiliary_weight) / labels.numel()
-        value.backward()
+    def iteration() -> Tensor:
+        value = step(images, labels)
         optimizer.step()
         optimizer.zero_grad()
-        return value.detach()
+        return value
 
-    return step
+    return iteration
 
 
 def percentiles(values: list[float]) -> str:
@@ -132,8 +130,8 @@ def percentiles(values: list[float]) -> str:
 
 def training(arguments: argparse.Namespace, setting: Setting) -> list[str]:
     lines = [
-        "| backbone | loss | kernels | ms a step | images/s | GiB | minutes for the recipe |",
-        "|---|---|---|---|---|---|---|",
+        "| backbone | loss | kernels | launches | ms a step | images/s | GiB | minutes for the recipe |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
     recipe, side, n = setting.recipe, setting.side, setting.recipe.batch_size
@@ -144,22 +142,25 @@ def training(arguments: argparse.Namespace, setting: Setting) -> list[str]:
     coarse = torch.randint(0, setting.classes, (n, 1, side // 16, side // 16), generator=generator, device=DEVICE)
     labels = torch.nn.functional.interpolate(coarse.float(), (side, side))[:, 0].byte()
     own = recipe.deterministic
-    cases = [(backbone, loss, own) for backbone in setting.backbones for loss in LOSSES]
-    cases.append((setting.backbones[0], LOSSES[0], not own))
-    for backbone, loss, deterministic in cases:
+    replayed = (False, True) if DEVICE.type == "cuda" else (False,)
+    cases = [(backbone, loss, own, graph) for backbone in setting.backbones for loss in LOSSES for graph in replayed]
+    cases.append((setting.backbones[0], LOSSES[0], not own, False))
+    for backbone, loss, deterministic, graph in cases:
         fresh()
         of = dataclasses.replace(recipe, loss=loss)
         kernels = "deterministic" if deterministic else "fastest"
-        step = stepper(network(setting, backbone), of, images, labels)
+        launches = "graph" if graph else "eager"
+        step = stepper(network(setting, backbone), of, images, labels, graph=graph)
         try:
             with reproducible(DEVICE, "all" if deterministic else "fastest"):
                 times = seconds(step, arguments.steps, arguments.warmup)
         except torch.OutOfMemoryError:
-            row = [backbone.name, loss, kernels, "out of memory", "–", memory(), "–"]
+            row = [backbone.name, loss, kernels, launches, "out of memory", "–", memory(), "–"]
         else:
             middle = statistics.median(times)
             minutes = middle * of.iterations / 60
-            row = [backbone.name, loss, kernels, percentiles(times), f"{n / middle:.1f}", memory(), f"{minutes:.1f}"]
+            speed = [percentiles(times), f"{n / middle:.1f}", memory(), f"{minutes:.1f}"]
+            row = [backbone.name, loss, kernels, launches, *speed]
         lines.append(f"| {' | '.join(row)} |")
         print(lines[-1], flush=True)
         del step

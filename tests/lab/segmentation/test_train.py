@@ -15,7 +15,7 @@ from maxsup.lab.analysis.weights import load_model
 from maxsup.lab.recipes import Data, Model, Optimizer
 from maxsup.lab.recipes.small import digits_convnet
 from maxsup.lab.records import DataError, RecordError
-from maxsup.lab.segmentation import final
+from maxsup.lab.segmentation import final, objective
 from maxsup.lab.segmentation import train as module
 from maxsup.lab.segmentation.evaluate import confusion, measures
 from maxsup.lab.segmentation.model import Segmenter
@@ -179,7 +179,7 @@ def test_the_test_looks_for_no_faster_kernels_at_each_size(run_dir, squares, mon
     """Of files each image has its own size; training, whose crops have one, goes on looking."""
     found = []
     monkeypatch.setattr(final, "confusion", lambda *of: found.append(cudnn.benchmark) or confusion(*of))
-    monkeypatch.setattr(module, "batch_loss", lambda *of: found.append(cudnn.benchmark) or batch_loss(*of))
+    monkeypatch.setattr(objective, "batch_loss", lambda *of: found.append(cudnn.benchmark) or batch_loss(*of))
     segment(job(run_dir, multi_scale=MultiScale()))
     # Three intervals of two steps and a validation, then the test.
     assert found == [True, True, False] * 3 + [False]
@@ -195,16 +195,18 @@ def test_on_a_gpu_deterministic_kernels_repeat_a_result(run_dir, squares, networ
         run_dir = tmp_path / "run"
         train.train(TRANSFORMER, "max-sup", 0, run_dir)
     long = job(run_dir, iterations=40, interval=20, deterministic=True)
-    of = [dataclasses.replace(long, label=label) for label in ("one", "two", "cut")]
+    of = [dataclasses.replace(long, label=label) for label in ("one", "two", "cut", "graph", "graph, cut")]
+    of[3:] = [dataclasses.replace(graphed, cuda_graph=True) for graphed in of[3:]]
 
     def stop(row):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        segment(of[2], on_interval=stop)
+    for cut in of[2], of[4]:
+        with pytest.raises(KeyboardInterrupt):
+            segment(cut, on_interval=stop)
     found = [segment(each) for each in of]
     lines = [records.read_json_lines(each.directory / "metrics.jsonl") for each in of]
     losses = [[row["train_loss"] for row in rows] for rows in lines]
-    assert losses[0] == losses[1] == losses[2]
-    assert numbers(found[0]) == numbers(found[1]) == numbers(found[2])
+    assert all(same == losses[0] for same in losses)
+    assert all(numbers(same) == numbers(found[0]) for same in found)
     assert found[0]["measures"]["single"]["miou"] > 0.5

@@ -166,7 +166,8 @@ def test_a_recorded_recipe_is_read_back(teachers):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_graph_with_a_teacher_gives_the_eager_numbers_bit_by_bit():
-    from maxsup.lab.training.step import EAGER_STEPS, Step
+    from maxsup.lab.training.graph import EAGER_STEPS
+    from maxsup.lab.training.step import Step
 
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8, generator=generator).cuda()

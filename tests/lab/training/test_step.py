@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from maxsup import MaxSupCrossEntropyLoss
-from maxsup.lab.training.step import EAGER_STEPS, Step, autocast
+from maxsup.lab.training.graph import EAGER_STEPS
+from maxsup.lab.training.step import Step, autocast
 
 
 def small_network(device="cpu"):

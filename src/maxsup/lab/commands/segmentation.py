@@ -32,7 +32,15 @@ def segment(runs: Sequence[RunRecord], options: Segment) -> list[Outcome]:
     jobs = {}
     for run in runs:
         seed = run.seed if options.seed is None else options.seed
-        jobs[run.path] = Job(run.path, options.recipe, seed, options.label, options.keep_weights, options.loaders)
+        jobs[run.path] = Job(
+            run.path,
+            options.recipe,
+            seed,
+            label=options.label,
+            keep_weights=options.keep_weights,
+            loaders=options.loaders,
+            cuda_graph=options.cuda_graph,
+        )
     if len(runs) == 1 or launched()[1] > 1:
         return [_here(run, jobs[run.path], options.data_dir) for run in runs]
     gpus = visible_gpus()

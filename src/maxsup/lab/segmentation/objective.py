@@ -1,16 +1,20 @@
-"""What a fine-tuning minimises, by which optimizer, and at which learning rate."""
+"""What an iteration of a fine-tuning minimises and adds, by which optimizer, and at which learning rate."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 import maxsup
+from maxsup.lab.processes import Processes
 from maxsup.lab.segmentation.data import IGNORE
 from maxsup.lab.segmentation.model import Segmenter, parameter_groups
-from maxsup.lab.segmentation.recipes import AdamW, Loss
+from maxsup.lab.segmentation.recipes import AdamW, Loss, SegmentationRecipe
+from maxsup.lab.training.graph import Graph
+from maxsup.lab.training.step import autocast
 
 
 def loss_function(name: Loss, alpha: float) -> nn.Module:
@@ -37,6 +41,30 @@ def batch_loss(
     logits, auxiliary = outputs
     summed = pixel_loss(loss, logits, labels)
     return summed if auxiliary is None else summed + auxiliary_weight * pixel_loss(loss, auxiliary, labels)
+
+
+def step_of(
+    model: nn.Module, recipe: SegmentationRecipe, processes: Processes, *, graph: bool = False
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function that adds the gradients of a batch to the weights', and gives its mean loss per labelled pixel.
+
+    It takes images (N, C, H, W), uint8, and labels (N, H, W) on the processes' device, and does not wait for it. The
+    labelled pixels are those of the batches of all processes: where `model` averages the gradients over them, that is
+    the gradient of the mean, and so is the loss when averaged. With `graph`, for one process with a GPU, the launches
+    of a step are replayed; the numbers are the same.
+    """
+    loss = loss_function(recipe.loss, recipe.alpha)
+
+    def step(images: Tensor, labels: Tensor) -> Tensor:
+        with autocast("auto", images.device):
+            outputs = model(images)
+        summed = batch_loss(loss, outputs, labels, recipe.decoder.auxiliary_weight)
+        count = processes.sum((labels != IGNORE).sum()).clamp(min=1)
+        mean = summed * (processes.world / count)
+        mean.backward()
+        return mean.detach()
+
+    return Graph(step, model) if graph else step
 
 
 def optimizer_of(model: Segmenter, settings: AdamW) -> torch.optim.AdamW:

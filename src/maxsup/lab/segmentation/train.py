@@ -27,7 +27,7 @@ from typing import Any, cast
 import torch
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from maxsup.lab import environment, records
 from maxsup.lab.analysis.kept import write_compact
@@ -37,16 +37,16 @@ from maxsup.lab.processes import Processes, start
 from maxsup.lab.records import Json, RecordError
 from maxsup.lab.segmentation import final, sources
 from maxsup.lab.segmentation.batches import Batches, batches
-from maxsup.lab.segmentation.data import IGNORE, Arrays, SegmentationData
+from maxsup.lab.segmentation.data import Arrays, SegmentationData
 from maxsup.lab.segmentation.evaluate import measures
 from maxsup.lab.segmentation.model import Segmenter
-from maxsup.lab.segmentation.objective import batch_loss, learning_rate, loss_function, optimizer_of
+from maxsup.lab.segmentation.objective import learning_rate, optimizer_of, step_of
 from maxsup.lab.segmentation.recipes import SegmentationRecipe, as_json
 from maxsup.lab.training.batch_norm import synchronize_batch_norm
 from maxsup.lab.training.reproducible import reproducible
-from maxsup.lab.training.step import autocast
 
 OnInterval = Callable[[Json], None]
+Step = Callable[[Tensor, Tensor], Tensor]
 # Processes that read files, beside a GPU.
 LOADERS = 8
 
@@ -61,6 +61,8 @@ class Job:
     label: str | None = None
     keep_weights: bool = False
     loaders: int | None = None
+    cuda_graph: bool = False
+    """Whether the launches of a step are replayed, with one process on a GPU; changes no number."""
 
     @property
     def directory(self) -> Path:
@@ -241,10 +243,13 @@ def _intervals(
         processes=processes.world,
         workers=job.loaders if job.loaders is not None else LOADERS if device.type == "cuda" else 0,
     )
+    # Also one for all: it is captured once.
+    graph = job.cuda_graph and device.type == "cuda" and processes.world == 1
+    step = step_of(tuning.model, recipe, processes, graph=graph)
     while tuning.iteration < recipe.iterations:
         begin = time.perf_counter()
         end = min(tuning.iteration + recipe.interval, recipe.iterations)
-        mean_loss = _interval(job, tuning, stream, processes, range(tuning.iteration, end))
+        mean_loss = _interval(job.seed, tuning, step, stream, processes, range(tuning.iteration, end))
         if not math.isfinite(mean_loss):
             return False
         tuning.iteration = end
@@ -263,28 +268,21 @@ def _intervals(
     return True
 
 
-def _interval(job: Job, tuning: _Tuning, stream: Batches, processes: Processes, iterations: range) -> float:
+def _interval(
+    seed: int, tuning: _Tuning, step: Step, stream: Batches, processes: Processes, iterations: range
+) -> float:
     """Some iterations on the next batches of `stream`; returns their mean loss, the auxiliary head's share included."""
-    recipe, device = job.recipe, processes.device
     # Seeding each interval by its place makes a resumed fine-tuning equal an unbroken one; the dropout of a process is
     # its own.
-    set_seed(_seed(job.seed, iterations.start + 1 + processes.rank))
-    loss = loss_function(recipe.loss, recipe.alpha)
+    set_seed(_seed(seed, iterations.start + 1 + processes.rank))
     tuning.model.train()
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    total = torch.zeros((), dtype=torch.float64, device=processes.device)
     for images, labels in islice(stream, len(iterations)):
-        with autocast("auto", device):
-            outputs = tuning.model(images)
-        summed = batch_loss(loss, outputs, labels, recipe.decoder.auxiliary_weight)
-        # Over the labelled pixels of the whole batch: the processes' gradients are averaged.
-        count = processes.sum((labels != IGNORE).sum()).clamp(min=1)
-        of_batch = summed * (processes.world / count)
-        of_batch.backward()
+        # Sums stay on the device: the host reads them once an interval.
+        total += step(images, labels)
         tuning.optimizer.step()
         tuning.optimizer.zero_grad()
         tuning.scheduler.step()
-        # Sums stay on the device: the host reads them once an interval.
-        total += of_batch.detach()
     processes.same_buffers(tuning.network)
     return float(processes.sum(total) / processes.world) / len(iterations)
 

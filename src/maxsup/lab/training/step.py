@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from maxsup.integrations.timm import DenseLogits
+from maxsup.lab.training.graph import Graph
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Micro = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-# Eager steps before a capture: cuDNN and cuBLAS choose and allocate in the first, the allocator settles in the others.
-EAGER_STEPS = 3
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
@@ -58,7 +56,7 @@ class Step:
         self._eager: Micro = partial(_backward, objective.value)
         self._full: Micro = partial(_backward, whole)
         if graph:
-            self._full = _Graph(self._full, model)
+            self._full = Graph(self._full, model)
 
     def __call__(self, images: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         """See the class."""
@@ -92,51 +90,3 @@ def _backward(
     (loss * weight).backward()
     n = len(images)
     return torch.stack([loss.detach().double() * n, right.double(), torch.full_like(right, n, dtype=torch.float64)])
-
-
-class _Graph:
-    """Runs `function` eagerly a few times, captures it, and replays it from then on.
-
-    The eager calls are steps of the training like all others: a warm-up on made-up data would have to be undone in
-    batch norm's statistics, in the losses' tables and in the random state.
-
-    The graph writes the gradients where they were at the capture, if there were any then it adds to them.
-    """
-
-    def __init__(self, function: Micro, model: nn.Module) -> None:
-        self._function = function
-        self._weights = list(model.parameters())
-        self._gradients: list[Tensor | None] = []
-        self._eager = 0
-        # One for all: each stream keeps the memory of a step for itself.
-        self._stream = torch.cuda.Stream()
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: tuple[Tensor, ...] = ()
-        self._output = torch.empty(0)
-
-    def __call__(self, images: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-        inputs = (images, labels, weight)
-        if self._eager < EAGER_STEPS:
-            self._eager += 1
-            return self._beside(inputs)
-        if self._graph is None:
-            self._inputs = tuple(value.clone() for value in inputs)
-            self._graph = torch.cuda.CUDAGraph()
-            # Other threads, as the one that pins memory for the images, may allocate meanwhile.
-            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-                self._output = self._function(*self._inputs)
-            self._gradients = [weight.grad for weight in self._weights]
-        for own, value in zip(self._inputs, inputs, strict=True):
-            own.copy_(value)
-        for parameter, gradient in zip(self._weights, self._gradients, strict=True):
-            parameter.grad = gradient  # `zero_grad` or an eager step may have put others there
-        self._graph.replay()
-        return self._output
-
-    def _beside(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """A call on a stream of its own, as a capture asks of what warms it up."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            output = self._function(*inputs)
-        torch.cuda.current_stream().wait_stream(self._stream)
-        return output
