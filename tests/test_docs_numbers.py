@@ -1,5 +1,6 @@
 """The numbers of a result in the documents are those of its record."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -42,3 +43,81 @@ def test_the_table_of_which_regulariser_is_that_of_its_record(title):
         assert agrees(std, scale * entry["std"]), (method, entry["std"])
         significant = method != "cross-entropy" and entry["difference"]["outcome"] == "significant"
         assert cell.endswith("†") == significant, method
+
+
+LETTERS = {
+    "accuracy %": ("test.accuracy", 100),
+    "NLL": ("test.nll", 1),
+    "confidence when wrong": ("test.confidence_wrong", 1),
+    "ECE": ("test.ece", 1),
+    "ECE after scaling": ("test.ece_scaled", 1),
+    "d_within": ("test.d_within", 1),
+    "R²": ("test.r_squared", 1),
+    "20 neighbours, digits %": ("probe.digits.knn", 100),
+}
+
+
+def table(heading):
+    """The first table under a heading of the results page: its titles, then its rows, each a list of cells."""
+    lines = iter((DOCS / "results" / "README.md").read_text().splitlines())
+    next(line for line in lines if line.startswith(f"## {heading}"))
+    rows = [next(line for line in lines if line.startswith("|"))]
+    rows += itertools.takewhile(lambda line: line.startswith("|"), lines)
+    titles, _, *cells = ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)
+    return titles, cells
+
+
+def methods_of(name):
+    return json.loads((DOCS / "results" / name / "summary.json").read_text())["methods"]
+
+
+def assert_mean(cell, entry, scale=1):
+    mean, std = cell.removesuffix(" †").split(" ± ")
+    assert agrees(mean, scale * entry["mean"]), (cell, entry["mean"])
+    assert agrees(std, scale * entry["std"]), (cell, entry["std"])
+
+
+def assert_difference(cell, entry, scale=1):
+    """A mean and its interval."""
+    told = re.findall(r"[+−][\d.]+", cell)
+    for text, value in zip(told, [entry["mean"], *entry["interval"]], strict=True):
+        assert agrees(text.replace("−", "-"), scale * value), (cell, value)
+    assert ("†" in cell) == (entry["outcome"] == "significant"), cell
+
+
+def test_the_table_of_letters_is_that_of_its_record():
+    titles, rows = table("Letters of real typefaces")
+    assert titles[1:] == list(LETTERS)
+    for (method, of), (_, *cells) in zip(methods_of("glyphs-resnet18-10-seeds").items(), rows, strict=True):
+        for (key, scale), cell in zip(LETTERS.values(), cells, strict=True):
+            entry = of["measures"][key]
+            assert_mean(cell, entry, scale)
+            significant = method != "cross-entropy" and entry["difference"]["outcome"] == "significant"
+            assert cell.endswith("†") == significant, (method, key)
+
+
+def test_the_table_of_segmentation_is_that_of_its_records():
+    _, rows = table("Segmentation with trained backbones")
+    records = methods_of("fashion-mnist-55k-6-seeds"), methods_of("fashion-mnist-vit-3-seeds")
+    of_rows = [(method, of) for record in records for method, of in record.items()]
+    for (method, of), (_, _, _, single, of_single, multi, of_multi) in zip(of_rows, rows, strict=True):
+        for way, cell, difference in (("single", single, of_single), ("multi", multi, of_multi)):
+            entry = of["measures"][f"segment.fashion-scenes.{way}.miou"]
+            assert_mean(cell, entry, 100)
+            if method == "cross-entropy":
+                assert not difference
+            else:
+                assert_difference(difference, entry["difference"], 100)
+
+
+def test_the_table_of_alpha_is_that_of_its_record():
+    _, rows = table("α from 0.05 to 0.4")
+    study = json.loads((DOCS / "results" / "study-alpha-digits" / "summary.json").read_text())
+    pairs = {contrast["title"]: contrast["pairs"] for contrast in study["contrasts"]}
+    of, less = pairs["Difference from cross-entropy, accuracy %"], pairs["max-sup less label-smoothing, accuracy %"]
+    for alpha, smoothing, max_sup, between in rows:
+        column = f"α = {alpha}"
+        found = {pair["row"]: pair for pair in of if pair["column"] == column}
+        assert_difference(smoothing, found["label-smoothing"], 100)
+        assert_difference(max_sup, found["max-sup"], 100)
+        assert_difference(between, next(pair for pair in less if pair["column"] == column), 100)
