@@ -10,6 +10,7 @@ from torch import distributed, multiprocessing
 
 from maxsup import cli
 from maxsup.lab import records
+from maxsup.lab.commands import segmentation as module
 
 from .conftest import write_pair
 
@@ -43,6 +44,17 @@ def test_one_run_tells_of_each_interval(run_dir, ade20k, capfd):
     assert (run_dir / "segment-mine" / "model.safetensors").is_file()
     assert cli.main(arguments) == 1
     assert "holds another fine-tuning: seed: 5 -> 0" in capfd.readouterr().err
+
+
+def test_options_that_are_not_the_recipes_reach_the_run(run_dir, ade20k, monkeypatch):
+    jobs = []
+    monkeypatch.setattr(
+        module, "segment_run", lambda job, **of: jobs.append(job) or {"status": "none", "iterations": 0}
+    )
+    arguments = ["segment", str(run_dir), "--data=ade20k", "--data-dir", str(ade20k), *QUICK]
+    assert cli.main([*arguments, "--cuda-graph", "--loaders", "3", "--label", "mine", "--keep-weights"]) == 0
+    (job,) = jobs
+    assert (job.cuda_graph, job.loaders, job.label, job.keep_weights) == (True, 3, "mine", True)
 
 
 def test_damaged_data_is_one_error_before_anything_is_trained(compared, ade20k, capsys):

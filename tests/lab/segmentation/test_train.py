@@ -153,6 +153,39 @@ def test_ade20ks_layout_end_to_end(run_dir, ade20k):
         segment(of, ade20k)
 
 
+def test_steps_see_grey_and_coloured_files_as_the_network_does(run_dir, ade20k, monkeypatch):
+    """A graph takes batches of one shape; the network is of grey images, and all of these but one are."""
+    for file in sorted((ade20k / "images/training").iterdir())[1:]:
+        Image.open(file).convert("L").save(file)
+    seen = []
+    made = module.step_of
+
+    def step_of(*of, **options):
+        step = made(*of, **options)
+        return lambda images, labels: seen.append(tuple(images.shape)) or step(images, labels)
+
+    monkeypatch.setattr(module, "step_of", step_of)
+    recipe = dataclasses.replace(
+        ade20k_upernet(),
+        iterations=8,
+        batch_size=2,
+        interval=8,
+        augmentation=dataclasses.replace(ade20k_upernet().augmentation, resize=(64, 16), crop=16),
+        decoder=SHORT.decoder,
+        multi_scale=SHORT.multi_scale,
+    )
+    segment(Job(run_dir, recipe, seed=0), ade20k)
+    assert seen == [(2, 1, 16, 16)] * 8
+
+
+def test_without_a_gpu_no_graph_is_made_and_the_record_says_so(run_dir, squares, monkeypatch):
+    plain = segment(job(run_dir))
+    monkeypatch.setattr(objective, "Graph", None)
+    asked = segment(dataclasses.replace(job(run_dir), label="asked", cuda_graph=True))
+    assert numbers(asked) == numbers(plain)
+    assert asked["cuda_graph"] is plain["cuda_graph"] is False
+
+
 def test_what_does_not_fit_is_refused(run_dir, squares, tmp_path):
     segment(job(run_dir, iterations=1))
     with pytest.raises(
@@ -207,6 +240,7 @@ def test_on_a_gpu_deterministic_kernels_repeat_a_result(run_dir, squares, networ
     found = [segment(each) for each in of]
     lines = [records.read_json_lines(each.directory / "metrics.jsonl") for each in of]
     losses = [[row["train_loss"] for row in rows] for rows in lines]
+    assert [each["cuda_graph"] for each in found] == [False, False, False, True, True]
     assert all(same == losses[0] for same in losses)
     assert all(numbers(same) == numbers(found[0]) for same in found)
     assert found[0]["measures"]["single"]["miou"] > 0.5

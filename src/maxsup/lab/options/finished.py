@@ -96,7 +96,7 @@ class Segment:
     loaders: int | None = None
     """Processes a run that read files; None: 8 beside a GPU, none without."""
     cuda_graph: bool = False
-    """Replay the step as a CUDA graph: the same numbers with fewer waits for the host. For one process with a GPU."""
+    """Replay the step as a CUDA graph: the same kernels with fewer waits for the host. For one process with a GPU."""
     data_dir: Path | None = None
     """Folder with the data set's files, where it needs some."""
 

@@ -46,12 +46,12 @@ def batch_loss(
 def step_of(
     model: nn.Module, recipe: SegmentationRecipe, processes: Processes, *, graph: bool = False
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function that adds the gradients of a batch to the weights', and gives its mean loss per labelled pixel.
+    """A function that adds the gradients of a batch to the weights', and gives its loss per labelled pixel.
 
     It takes images (N, C, H, W), uint8, and labels (N, H, W) on the processes' device, and does not wait for it. The
-    labelled pixels are those of the batches of all processes: where `model` averages the gradients over them, that is
-    the gradient of the mean, and so is the loss when averaged. With `graph`, for one process with a GPU, the launches
-    of a step are replayed; the numbers are the same.
+    loss, the auxiliary head's share included, is this process's part: the mean over the processes, as `model` takes it
+    of the gradients, is that of all their labelled pixels. With `graph`, for one process with a GPU, the launches of a
+    step are replayed: batches must have one shape, and the next call overwrites the loss.
     """
     loss = loss_function(recipe.loss, recipe.alpha)
 

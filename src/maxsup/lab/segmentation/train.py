@@ -33,6 +33,7 @@ from maxsup.lab import environment, records
 from maxsup.lab.analysis.kept import write_compact
 from maxsup.lab.analysis.weights import fingerprint, load_model
 from maxsup.lab.checkpoint import CheckpointFile
+from maxsup.lab.data.splits import with_channels
 from maxsup.lab.processes import Processes, start
 from maxsup.lab.records import Json, RecordError
 from maxsup.lab.segmentation import final, sources
@@ -62,7 +63,7 @@ class Job:
     keep_weights: bool = False
     loaders: int | None = None
     cuda_graph: bool = False
-    """Whether the launches of a step are replayed, with one process on a GPU; changes no number."""
+    """Whether the launches of a step are replayed, with one process on a GPU; the kernels are the same."""
 
     @property
     def directory(self) -> Path:
@@ -180,7 +181,10 @@ def _fine_tune(job: Job, data: SegmentationData, settings: Json, processes: Proc
             records.write_json_lines(job.directory / "metrics.jsonl", tuning.history)
     if isinstance(data.train, Arrays):
         data = replace(data, train=data.train.to(processes.device))
-    finite = _intervals(job, tuning, data, processes, checkpoint, on_interval)
+    graph = job.cuda_graph and processes.device.type == "cuda" and processes.world == 1
+    step = step_of(tuning.model, job.recipe, processes, graph=graph)
+    finite = _intervals(job, tuning, step, data, processes, checkpoint, on_interval)
+    del step  # and with it the memory of a graph
     begin = time.perf_counter()
     model = tuning.network
     found = final.test(model, data, job.recipe, processes) if finite else {"measures": {}, "confusion": {}}
@@ -197,6 +201,7 @@ def _fine_tune(job: Job, data: SegmentationData, settings: Json, processes: Proc
         "iterations": tuning.iteration,
         "settings": settings,
         "data": data.description(),
+        "cuda_graph": graph,
         **found,
         "seconds": {"training": training, "evaluation": time.perf_counter() - begin},
     }
@@ -224,6 +229,7 @@ def _build(job: Job, data: SegmentationData, processes: Processes) -> _Tuning:
 def _intervals(
     job: Job,
     tuning: _Tuning,
+    step: Step,
     data: SegmentationData,
     processes: Processes,
     checkpoint: CheckpointFile,
@@ -243,9 +249,6 @@ def _intervals(
         processes=processes.world,
         workers=job.loaders if job.loaders is not None else LOADERS if device.type == "cuda" else 0,
     )
-    # Also one for all: it is captured once.
-    graph = job.cuda_graph and device.type == "cuda" and processes.world == 1
-    step = step_of(tuning.model, recipe, processes, graph=graph)
     while tuning.iteration < recipe.iterations:
         begin = time.perf_counter()
         end = min(tuning.iteration + recipe.interval, recipe.iterations)
@@ -277,9 +280,12 @@ def _interval(
     set_seed(_seed(seed, iterations.start + 1 + processes.rank))
     tuning.model.train()
     total = torch.zeros((), dtype=torch.float64, device=processes.device)
+    channels = len(tuning.network.mean)
     for images, labels in islice(stream, len(iterations)):
+        # Batches of files may be grey or not: a step sees them all as the network does.
+        loss = step(with_channels(images, channels), labels)
         # Sums stay on the device: the host reads them once an interval.
-        total += step(images, labels)
+        total += loss
         tuning.optimizer.step()
         tuning.optimizer.zero_grad()
         tuning.scheduler.step()

@@ -14,7 +14,8 @@ EAGER_STEPS = 3
 class Graph:
     """Runs `function`, which adds gradients to `model`'s weights, eagerly `EAGER_STEPS` times, then replays it.
 
-    `function` takes tensors on one GPU, of the same shapes each time, and gives one; the next call overwrites that.
+    `function` takes tensors on one GPU, of the same shapes and types each time, and gives one; the next call overwrites
+    that.
 
     The eager calls are steps of the training like all others: a warm-up on made-up data would have to be undone in
     batch norm's statistics, in the losses' tables and in the random state.
@@ -46,6 +47,12 @@ class Graph:
                 self._output = self._function(*self._inputs)
             self._gradients = [weight.grad for weight in self._weights]
         for own, value in zip(self._inputs, inputs, strict=True):
+            # A copy would spread or convert what does not fit, and the step would be another one.
+            if value.shape != own.shape or value.dtype != own.dtype:
+                raise ValueError(
+                    f"a graph captured with {tuple(own.shape)}, {own.dtype}, "
+                    f"cannot take {tuple(value.shape)}, {value.dtype}"
+                )
             own.copy_(value)
         for parameter, gradient in zip(self._weights, self._gradients, strict=True):
             parameter.grad = gradient  # `zero_grad` or an eager step may have put others there
