@@ -67,6 +67,9 @@ def table(heading):
     return titles, cells
 
 
+NAMES = {"cross-entropy": "cross-entropy", "label smoothing": "label-smoothing", "MaxSup": "max-sup"}
+
+
 def methods_of(name):
     return json.loads((DOCS / "results" / name / "summary.json").read_text())["methods"]
 
@@ -88,7 +91,9 @@ def assert_difference(cell, entry, scale=1):
 def test_the_table_of_letters_is_that_of_its_record():
     titles, rows = table("Letters of real typefaces")
     assert titles[1:] == list(LETTERS)
-    for (method, of), (_, *cells) in zip(methods_of("glyphs-resnet18-10-seeds").items(), rows, strict=True):
+    record = methods_of("glyphs-resnet18-10-seeds")
+    assert [NAMES[name] for name, *_ in rows] == list(record)
+    for (method, of), (_, *cells) in zip(record.items(), rows, strict=True):
         for (key, scale), cell in zip(LETTERS.values(), cells, strict=True):
             entry = of["measures"][key]
             assert_mean(cell, entry, scale)
@@ -98,11 +103,17 @@ def test_the_table_of_letters_is_that_of_its_record():
 
 def test_the_table_of_segmentation_is_that_of_its_records():
     _, rows = table("Segmentation with trained backbones")
-    records = methods_of("fashion-mnist-55k-6-seeds"), methods_of("fashion-mnist-vit-3-seeds")
-    of_rows = [(method, of) for record in records for method, of in record.items()]
-    for (method, of), (_, _, _, single, of_single, multi, of_multi) in zip(of_rows, rows, strict=True):
+    assert [NAMES[name] for _, _, name, *_ in rows] == [*NAMES.values()] * 2
+    records = {
+        "ResNet-18": methods_of("fashion-mnist-55k-6-seeds"),
+        "small DeiT": methods_of("fashion-mnist-vit-3-seeds"),
+    }
+    backbone, n = "", ""
+    for of_backbone, of_n, name, single, of_single, multi, of_multi in rows:
+        backbone, n, method = of_backbone or backbone, of_n or n, NAMES[name]
         for way, cell, difference in (("single", single, of_single), ("multi", multi, of_multi)):
-            entry = of["measures"][f"segment.fashion-scenes.{way}.miou"]
+            entry = records[backbone][method]["measures"][f"segment.fashion-scenes.{way}.miou"]
+            assert entry["n"] == int(n)
             assert_mean(cell, entry, 100)
             if method == "cross-entropy":
                 assert not difference
@@ -111,7 +122,9 @@ def test_the_table_of_segmentation_is_that_of_its_records():
 
 
 def test_the_table_of_alpha_is_that_of_its_record():
-    _, rows = table("α from 0.05 to 0.4")
+    titles, rows = table("α from 0.05 to 0.4")
+    assert titles == ["α", "label smoothing", "MaxSup", "MaxSup less label smoothing"]
+    assert [alpha for alpha, *_ in rows] == ["0.05", "0.1", "0.15", "0.2", "0.3", "0.4"]
     study = json.loads((DOCS / "results" / "study-alpha-digits" / "summary.json").read_text())
     pairs = {contrast["title"]: contrast["pairs"] for contrast in study["contrasts"]}
     of, less = pairs["Difference from cross-entropy, accuracy %"], pairs["max-sup less label-smoothing, accuracy %"]
