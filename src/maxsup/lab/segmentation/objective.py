@@ -16,6 +16,8 @@ from maxsup.lab.segmentation.recipes import AdamW, Loss, SegmentationRecipe
 from maxsup.lab.training.graph import Graph
 from maxsup.lab.training.step import autocast
 
+Step = Callable[[Tensor, Tensor], Tensor]
+
 
 def loss_function(name: Loss, alpha: float) -> nn.Module:
     """The loss of a recipe: logits (M, K) and labels (M,) to the sum over the pixels that have one."""
@@ -43,9 +45,7 @@ def batch_loss(
     return summed if auxiliary is None else summed + auxiliary_weight * pixel_loss(loss, auxiliary, labels)
 
 
-def step_of(
-    model: nn.Module, recipe: SegmentationRecipe, processes: Processes, *, graph: bool = False
-) -> Callable[[Tensor, Tensor], Tensor]:
+def step_of(model: nn.Module, recipe: SegmentationRecipe, processes: Processes, *, graph: bool = False) -> Step:
     """A function that adds the gradients of a batch to the weights', and gives its loss per labelled pixel.
 
     It takes images (N, C, H, W), uint8, and labels (N, H, W) on the processes' device, and does not wait for it. The

@@ -27,7 +27,7 @@ from typing import Any, cast
 import torch
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from maxsup.lab import environment, records
 from maxsup.lab.analysis.kept import write_compact
@@ -41,13 +41,12 @@ from maxsup.lab.segmentation.batches import Batches, batches
 from maxsup.lab.segmentation.data import Arrays, SegmentationData
 from maxsup.lab.segmentation.evaluate import measures
 from maxsup.lab.segmentation.model import Segmenter
-from maxsup.lab.segmentation.objective import learning_rate, optimizer_of, step_of
+from maxsup.lab.segmentation.objective import Step, learning_rate, optimizer_of, step_of
 from maxsup.lab.segmentation.recipes import SegmentationRecipe, as_json
 from maxsup.lab.training.batch_norm import synchronize_batch_norm
 from maxsup.lab.training.reproducible import reproducible
 
 OnInterval = Callable[[Json], None]
-Step = Callable[[Tensor, Tensor], Tensor]
 # Processes that read files, beside a GPU.
 LOADERS = 8
 
