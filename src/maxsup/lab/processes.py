@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -114,5 +115,16 @@ def start() -> Processes:
     alone = not distributed.is_initialized()
     state = PartialState(cpu=not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"))
     if alone and distributed.is_initialized():
-        atexit.register(distributed.destroy_process_group)
+        atexit.register(leave)
     return Processes(torch.device(state.device), state.process_index, state.num_processes)
+
+
+def leave() -> None:
+    """Leaves the processes of this launch, if it joined them, and ends gloo's threads.
+
+    They end with the last reference to their group. A thread that lived on could let go of a collective's tensor while
+    the interpreter ends, which aborts the process.
+    """
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+        gc.collect()

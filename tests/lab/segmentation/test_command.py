@@ -11,6 +11,7 @@ from torch import distributed, multiprocessing
 from maxsup import cli
 from maxsup.lab import records
 from maxsup.lab.commands import segmentation as module
+from maxsup.lab.processes import leave
 
 from .conftest import write_pair
 
@@ -97,8 +98,7 @@ def worker(rank, port, run_dir, folder):
     assert cli.main(arguments) == 0
     # What the first process refuses ends all of them, and none waits for another.
     assert cli.main([*arguments, "--seed", "9"]) == 1
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    leave()
 
 
 def free_port():

@@ -155,7 +155,7 @@ def building(
         model = model.to(memory_format=torch.channels_last)
     ema = None if recipe.ema is None else ModelEmaV3(model, decay=recipe.ema)
     if recipe.shard and processes.world > 1:
-        sharding.shard(model)
+        sharding.shard(model, device)
     optimizer = optimizer_of(model, recipe.optimizer, fused=device.type == "cuda" and not recipe.shard)
     loss = how.build(recipe.alpha.start, data.num_classes).to(device)
     # For the whole run: a model that was compiled with the hook keeps it.

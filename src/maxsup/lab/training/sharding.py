@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -13,21 +14,24 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from maxsup.lab.models import Classifier
 
 
-def shard(model: Classifier) -> None:
+def shard(model: Classifier, device: torch.device) -> None:
     """Shards each block of `model`, then the rest; to be called before its optimizer is made.
 
     Blocks are the members of the backbone's lists and sequences of modules.
     """
+    # PyTorch's caches keep the group of a sharded model for good, and gloo's threads with it: see `processes.leave`.
+    mesh = DeviceMesh.from_group(cast(ProcessGroup, distributed.new_group()), "cpu") if device.type == "cpu" else None
     for part in model.backbone.children():
         if isinstance(part, nn.Sequential | nn.ModuleList):
             for block in part:
-                fully_shard(block)
-    fully_shard(model)
+                fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
     register_fsdp_forward_method(model, "features_and_logits")
 
 
