@@ -110,7 +110,7 @@ def _links_out(app: Sphinx, page: str, content: list[str]) -> None:
             return f"[{text}]({up}performance.md)"
         return text if text.startswith("`") else f"`{text}`"
 
-    if page.endswith("/summary"):  # written by `maxsup report`; the page of results leads to them
+    if page.endswith(("/summary", "/tuned")):  # written by the lab; the page of results leads to them
         content[0] = "---\norphan: true\n---\n" + content[0]
     content[0] = re.sub(r"\[([^\]\n]+)\]\((\.\.?/[^)#\s]+)\)", inside, content[0])
 

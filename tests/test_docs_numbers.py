@@ -157,3 +157,18 @@ def test_the_table_of_alpha_is_that_of_its_record():
         assert_difference(smoothing, found["label-smoothing"], 100)
         assert_difference(max_sup, found["max-sup"], 100)
         assert_difference(between, next(pair for pair in less if pair["column"] == column), 100)
+
+
+def test_the_table_of_each_methods_own_settings_is_that_of_its_record():
+    titles, rows = table("A learning rate and weight decay for each method")
+    assert titles[1:] == ["the same settings for all", "each method's own", "own learning rate, weight decay"]
+    contrasts = json.loads((DOCS / "results" / "digits-tuned-10-seeds" / "summary.json").read_text())["contrasts"]
+    for column, start in ((1, "The same settings for all"), (2, "Each method's own settings")):
+        (contrast,) = (c for c in contrasts if c["title"].startswith("Difference from") and c["title"].endswith(start))
+        pairs = [pair for pair in contrast["pairs"] if pair["column"] == "accuracy %"]
+        assert {NAMES[row[0]] for row in rows} == {pair["row"].split(" (")[0] for pair in pairs}
+        for row in rows:
+            (pair,) = (pair for pair in pairs if pair["row"].split(" (")[0] == NAMES[row[0]])
+            assert_difference(row[column], pair, 100)
+            if column == 2:
+                assert pair["row"].endswith(f"(lr {row[3].replace(', ', ', weight decay ')})")
